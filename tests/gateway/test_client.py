@@ -1,0 +1,276 @@
+"""The gateway's client: what goes out, what comes of it, and how late it is there."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from tests.gateway.fake_clock import FakeClock
+from tests.gateway.fake_transport import FakeTransport, Tries, ok, token_reply
+from worker.gateway.client import GatewayClient, SkewBounds
+from worker.gateway.exchange import Reply
+from worker.gateway.signing import sign
+from worker.gateway.token import Credentials
+from worker.model import (
+    Ambiguous,
+    Answered,
+    AssetId,
+    CancelAll,
+    CancelOne,
+    DeviceKey,
+    NotSent,
+    Page,
+    Refused,
+    Secret,
+)
+
+DEVICE = DeviceKey("pk 1", "a&b+c")
+ALL = CancelAll(DEVICE, "o1")
+DENIED = Reply(sent=True, status=401)
+
+
+class World:
+    """A client over a fake network."""
+
+    def __init__(self, *calls: Reply, tokens: list[Reply] | None = None) -> None:
+        self.clock = FakeClock()
+        self.transport = FakeTransport(self.clock, tokens, list(calls) or None)
+        self.client = GatewayClient(
+            self.transport,
+            Credentials(Secret("AK"), Secret("SK")),
+            self.clock,
+            Tries(self.clock),
+            30.0,
+            frozenset({777}),
+        )
+
+    async def authorized(self) -> World:
+        assert await self.client.authorize() is None
+        return self
+
+
+@pytest.mark.parametrize(
+    ("call", "pairs"),
+    [
+        (ALL, [("productKey", "pk 1"), ("deviceKey", "a&b+c")]),
+        (CancelAll(AssetId("a1"), "o1"), [("assetId", "a1")]),
+        (CancelOne(AssetId("a1"), "o1", "17"), [("assetId", "a1"), ("commandId", "17")]),
+    ],
+)
+async def test_a_cancel(call: CancelAll | CancelOne, pairs: list[tuple[str, str]]) -> None:
+    """One request, all in the query, signed, without a body."""
+    world = await World().authorized()
+    assert await world.client.cancel(call) == Answered((), None)
+    [request] = world.transport.call_requests
+    pairs = [("action", "cancel"), ("orgId", "o1"), *pairs]
+    url = urlsplit(request.target)
+    assert url.path == "/connect-service/v2.1/commands"
+    assert parse_qsl(url.query, strict_parsing=True) == pairs
+    assert request.headers == {
+        "apim-accesstoken": "T1",
+        "apim-timestamp": str(world.clock.wall),
+        "apim-signature": sign("T1", pairs, b"", world.clock.wall, "SK"),
+    }
+    assert (request.body, request.deadline) == (b"", world.clock.monotonic() + 30.0)
+
+
+async def test_a_search() -> None:
+    """The body is signed byte for byte as the documentation writes it."""
+    world = await World(ok(code=0, data=[], pagination={"totalSize": 0})).authorized()
+    assert await world.client.search(AssetId("a1"), "o1", 2, 3) == Page((), 0, None)
+    [request] = world.transport.call_requests
+    body = b'{"expression":"state = 2","pagination":{"pageNo":3,"pageSize":50}}'
+    assert request.body == body
+    pairs = parse_qsl(urlsplit(request.target).query)
+    assert pairs == [("action", "search"), ("orgId", "o1"), ("assetId", "a1")]
+    stamp = int(request.headers["apim-timestamp"])
+    assert request.headers["apim-signature"] == sign("T1", pairs, body, stamp, "SK")
+    assert request.headers["Content-Type"] == "application/json"
+
+
+async def test_an_empty_command_id_never_widens_a_call() -> None:
+    """A lost id is an error, never a cancel of everything."""
+    world = await World().authorized()
+    with pytest.raises(ValueError, match="has no value"):
+        await world.client.cancel(CancelOne(DEVICE, "o1", ""))
+    assert world.transport.call_requests == []
+
+
+async def test_no_two_requests_carry_one_signature() -> None:
+    """The same call again within a millisecond gets another timestamp."""
+    world = await World().authorized()
+    for _ in range(5):
+        await world.client.cancel(ALL)
+    signatures = {r.headers["apim-signature"] for r in world.transport.call_requests}
+    assert len(signatures) == 5
+
+
+async def test_nothing_is_sent_without_a_token() -> None:
+    """Row 21: proven not sent; `authorize` comes first."""
+    world = World()
+    assert await world.client.cancel(ALL) == NotSent("no_token")
+    assert await world.client.search(DEVICE, "o1", 1, 1) == NotSent("no_token")
+    assert world.transport.call_requests == []
+
+
+async def test_a_stale_token() -> None:
+    """Row 19: Refused(token), then a fresh one and the same call again; no rule."""
+    world = World(DENIED, ok(code=0, data=[]), tokens=[token_reply("T1"), token_reply("T2")])
+    await world.authorized()
+    read = await world.client.cancel(ALL)
+    assert read == Refused(401, None, "token")
+    await world.authorized()
+    assert isinstance(await world.client.cancel(ALL), Answered)
+    assert [r.headers["apim-accesstoken"] for r in world.transport.call_requests] == ["T1", "T2"]
+
+
+async def test_a_fresh_token_turned_down() -> None:
+    """Row 19: the run must stop, and nobody gets a token any more."""
+    world = World(DENIED, ok(code=1203), tokens=[token_reply("T1"), token_reply("T2")])
+    await world.authorized()
+    await world.client.search(DEVICE, "o1", 1, 1)
+    await world.authorized()
+    read = await world.client.cancel(ALL)
+    message = "the gateway turned down a token that it had just given"
+    assert read == Refused(200, 1203, "token", rule="auth", message=message)
+    failed = await world.client.authorize()
+    assert failed is not None
+    assert failed.rule == "auth"
+
+
+@pytest.mark.parametrize(
+    ("reply", "trusted"),
+    [
+        (ok(code=0, data=[]), True),
+        (ok(code=99404), False),
+        (ok(code=99500), False),
+        (Reply(sent=True, status=503), False),
+    ],
+)
+async def test_what_proves_a_token(reply: Reply, trusted: bool) -> None:
+    """Row 19: a success with a fresh token, and nothing less, takes it off trial."""
+    world = World(DENIED, reply, DENIED, tokens=[token_reply("T1"), token_reply("T2")])
+    await world.authorized()
+    await world.client.cancel(ALL)
+    await world.authorized()
+    await world.client.cancel(ALL)
+    read = await world.client.cancel(ALL)
+    assert isinstance(read, Refused)
+    assert read.rule == (None if trusted else "auth")
+
+
+async def test_configured_codes_reach_the_reading() -> None:
+    """Row 28: gateway.refused_codes counts for cancels and searches."""
+    world = await World(ok(code=777)).authorized()
+    refused = Refused(200, 777, "code_777")
+    assert await world.client.cancel(ALL) == refused
+    assert await world.client.search(DEVICE, "o1", 1, 1) == refused
+
+
+async def test_ambiguous_stays_ambiguous() -> None:
+    """A method sends once and reads once."""
+    world = await World(Reply(sent=True, fault="disconnected")).authorized()
+    assert await world.client.cancel(ALL) == Ambiguous("disconnected")
+    assert len(world.transport.call_requests) == 1
+
+
+# ---------------------------------------------------------------- the gateway's clock
+
+
+def dated(text: str, **members: int) -> Reply:
+    return ok({"date": text}, **members, data=[])
+
+
+WALL = 1_700_000_000_000  # Tue, 14 Nov 2023 22:13:20 GMT
+MONO = 10_000
+
+
+async def test_skew_is_bounded_by_one_reply() -> None:
+    """The Date was true at some moment between sending and receiving, and is cut to seconds."""
+    world = await World(dated("Tue, 14 Nov 2023 22:13:20 GMT", code=0)).authorized()
+    assert world.client.skew() is None
+    assert world.client.gateway_ms() == WALL
+    world.transport.takes_ms = 300
+    await world.client.cancel(ALL)
+    assert world.client.skew() == SkewBounds(WALL - MONO - 300, WALL - MONO + 1_000)
+    assert world.client.gateway_ms() == WALL + 1_301
+    world.clock.pass_ms(5_000)
+    assert world.client.gateway_ms() == WALL + 6_301
+
+
+async def test_skew_is_narrowed_by_more_replies() -> None:
+    """The bounds of several replies are intersected; a contradiction starts again."""
+    world = await World(
+        dated("Tue, 14 Nov 2023 22:13:20 GMT", code=0),
+        dated("Tue, 14 Nov 2023 22:13:20 GMT", code=0),
+        dated("Tue, 14 Nov 2023 23:13:20 GMT", code=0),
+    ).authorized()
+    await world.client.cancel(ALL)
+    world.clock.pass_ms(900)
+    await world.client.cancel(ALL)
+    assert world.client.skew() == SkewBounds(WALL - MONO, WALL - MONO + 100)
+    await world.client.cancel(ALL)
+    hour = WALL + 3_600_000
+    assert world.client.skew() == SkewBounds(hour - MONO - 900, hour - MONO + 100)
+
+
+@pytest.mark.parametrize("date", ["", "today", "Tue, 14 Nov 2023 22:13:20"])
+async def test_a_date_that_is_none(date: str) -> None:
+    """What cannot be read says nothing."""
+    world = await World(dated(date, code=0)).authorized()
+    await world.client.cancel(ALL)
+    assert world.client.skew() is None
+
+
+async def test_the_gateway_does_not_sleep_with_the_machine() -> None:
+    """Row 53: after a suspend the bound moves on by what the wall clock shows."""
+    world = await World(dated("Tue, 14 Nov 2023 22:13:20 GMT", code=0)).authorized()
+    await world.client.cancel(ALL)
+    world.clock.wall += 600_000
+    assert world.client.gateway_ms() == WALL + 601_001
+    world.clock.wall -= 1_200_000
+    assert world.client.gateway_ms() == WALL + 1_001
+
+
+@pytest.mark.parametrize(
+    ("date", "words"),
+    [
+        ("Tue, 14 Nov 2023 22:18:32 GMT", "the gateway's clock is 312 s ahead of this machine"),
+        ("Tue, 14 Nov 2023 22:08:08 GMT", "the gateway's clock is 312 s behind this machine"),
+        ("Tue, 14 Nov 2023 22:13:23 GMT", None),
+    ],
+)
+async def test_a_refusal_names_the_skew(date: str, words: str | None) -> None:
+    """Row 40: a 401 and a 99400 say how far the clocks are apart, others do not."""
+    for reply, said in [
+        (Reply(sent=True, status=401, headers={"date": date}), None),
+        (dated(date, code=99400), None),
+        (ok({"date": date}, code=99400, msg="bad"), "bad"),
+    ]:
+        world = await World(reply).authorized()
+        read = await world.client.cancel(ALL)
+        assert isinstance(read, Refused)
+        assert read.message == ("; ".join(filter(None, [said, words])) or None)
+    world = await World(dated(date, code=99404)).authorized()
+    read = await world.client.cancel(ALL)
+    assert isinstance(read, Refused)
+    assert read.message is None
+
+
+async def test_timestamps_are_never_shifted() -> None:
+    """Row 40: a measured skew changes no timestamp."""
+    world = await World(dated("Tue, 14 Nov 2023 23:13:20 GMT", code=0)).authorized()
+    await world.client.cancel(ALL)
+    world.clock.pass_ms(5_000)
+    await world.client.cancel(ALL)
+    assert world.transport.call_requests[1].headers["apim-timestamp"] == str(WALL + 5_000)
+
+
+async def test_no_secret_in_what_comes_out() -> None:
+    """Row 86: evidence holds neither token nor key."""
+    for reply in (DENIED, ok(code=99400), Reply(sent=True, status=503), ok(code=0, data=None)):
+        world = await World(reply, tokens=[token_reply("CANARY-T")]).authorized()
+        assert "CANARY" not in repr(await world.client.cancel(ALL))
+        assert json.loads(world.transport.token_requests[0].body)["appKey"] == "AK"

@@ -1,0 +1,125 @@
+"""What a command works with, opened in the order in which it may fail: words, settings, ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+
+from msgspec import Struct
+
+from worker.cli.series import TEMPORARY, Office
+from worker.clock import Clock, SystemClock
+from worker.config import Settings, load_settings
+from worker.job.plan import load_plain
+from worker.ledger.store import Store
+from worker.observe.log import LogSink, open_log
+
+#: Variables that the program reads beside the configuration's own.
+OTHER_VARIABLES = ("CANCEL_WORKER_CONFIG", "CANCEL_WORKER_ACTOR")
+
+
+class Common(Struct, frozen=True):
+    """The options that many commands share."""
+
+    config: str | None = None
+    ledger: str | None = None
+    log_file: str | None = None
+    log_level: str | None = None
+    log_format: str | None = None
+
+
+def settings_of(common: Common) -> Settings:
+    """File, environment and flags; what is odd but usable is said on stderr."""
+    flags = {
+        "ledger.url": common.ledger,
+        "log.file": common.log_file,
+        "log.level": common.log_level,
+        "log.format": common.log_format,
+    }
+    settings = load_settings(
+        load_plain, os.environ, config=common.config, flags=flags, also_known=OTHER_VARIABLES
+    )
+    for warning in settings.warnings:
+        say(f"warning: {warning}")
+    return settings
+
+
+def environment() -> Mapping[str, str]:
+    """The process's environment, without what the settings took out of it."""
+    return os.environ
+
+
+@contextmanager
+def reading(common: Common) -> Iterator[tuple[Store, str]]:
+    """The ledger, for a command that only looks; and its URL."""
+    url = settings_of(common).ledger.url
+    store = Store.open(url)
+    try:
+        yield store, url
+    finally:
+        store.close()
+
+
+@contextmanager
+def office(settings: Settings, *, temporary: bool = False) -> Iterator[Office]:
+    """Ledger and log, for a command that plans or sends."""
+    clock: Clock = SystemClock()
+    url = TEMPORARY if temporary else settings.ledger.url
+    store = Store.open(url, keep_input=settings.ledger.keep_input)
+    try:
+        log = _log(settings, clock)
+        try:
+            yield Office(store, settings, log, clock, say, url)
+        finally:
+            log.close()
+    finally:
+        store.close()
+
+
+def _log(settings: Settings, clock: Clock) -> LogSink:
+    options = settings.log
+    return open_log(options.format, options.level, options.file, clock=clock)
+
+
+def say(line: str) -> None:
+    """A line to people; a stderr that is gone loses it."""
+    _write(sys.stderr, line + "\n")
+
+
+def show(text: str) -> None:
+    """The result, on stdout; a reader that went away changes nothing."""
+    _write(sys.stdout, text)
+
+
+def show_json(value: Mapping[str, Any] | list[Any]) -> None:
+    show(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+
+
+def show_bytes(data: bytes) -> None:
+    show(data.decode("utf-8", "replace"))
+
+
+@contextmanager
+def binary_stdout() -> Iterator[IO[bytes]]:
+    """Stdout for a long result; a reader that goes away ends it quietly."""
+    try:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _write(stream: IO[str] | None, text: str) -> None:
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):  # what is left in its buffer must not fail at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

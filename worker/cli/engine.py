@@ -1,0 +1,230 @@
+"""Works one planned run off: the parts of every room joined around one event loop.
+
+What is given: a run in the ledger, its terms, where the gateway is. What comes back: how its
+requests ended. Signals are taken here, since they end a run and nothing else.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+
+import anyio
+from msgspec import Struct
+
+from worker.cli.terms import Terms
+from worker.cli.watch import Watch
+from worker.clock import Clock
+from worker.errors import CancelWorkerError
+from worker.gateway.client import GatewayClient
+from worker.gateway.token import Credentials
+from worker.gateway.transport import SessionTransport, TransportSettings
+from worker.ledger.entry import Entry
+from worker.ledger.store import Store
+from worker.ledger.waiting import OneThread
+from worker.ledger.writer import Writer
+from worker.model import (
+    AssetId,
+    Device,
+    DeviceKey,
+    OutcomeKind,
+    ReportRow,
+    RunRecord,
+    Stop,
+    Target,
+)
+from worker.observe.log import LogSink
+from worker.run.reconcile import LookupRules
+from worker.run.record import Recorder
+from worker.run.retry import RetryPolicy, RetryRules, TokenPatience
+from worker.run.session import Ending, Leg, Rules, Session
+from worker.run.stop import Bounds, Switch
+from worker.run.verify import TOUCHED, Findings
+
+_BATCH = 1_000  # targets of a verification read at a time
+
+
+class Place(Struct, frozen=True):
+    """Where requests go and how they behave on the way."""
+
+    transport: TransportSettings
+    credentials: Credentials
+    request_timeout: float  # seconds
+    retry: RetryRules
+    lookup: LookupRules
+    drain: float  # seconds
+    by_id: bool = False
+    refused_codes: frozenset[int] = frozenset()
+
+
+class Work(Struct, frozen=True):
+    """What is to be done of a run."""
+
+    record: RunRecord
+    terms: Terms
+    legs: tuple[Leg, ...]
+    until_ms: int | None = None
+
+
+class Past:
+    """What the run asks of the ledger (`run.session.Recall`)."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self._run_id = run_id
+
+    def open_intents(self) -> Mapping[Device, int]:
+        return self._store.open_intents(self._run_id)
+
+    def recorded_elsewhere(self, ordinal: int, ids: Sequence[str]) -> set[str]:
+        return self._store.recorded_elsewhere(self._run_id, ordinal, ids)
+
+
+class Engine:
+    """Runs work; one for a process."""
+
+    def __init__(self, store: Store, log: LogSink, clock: Clock) -> None:
+        self._store = store
+        self._log = log
+        self._clock = clock
+        self.hurried = False  # a second SIGINT: leave as soon as all is recorded
+        self.unrecorded: tuple[Entry, ...] = ()  # what the ledger did not take, after a failure
+
+    async def work(self, work: Work, place: Place, watch: Watch) -> Ending:
+        """Send what the work asks for; RefusedError when a permission is missing."""
+        run_id, terms = work.record.run_id, work.terms
+        async with self._machine(work, place, watch) as (session, writer):
+            needs_search = place.by_id or terms.verify_written
+            probe = next(self._targets(run_id, None), None) if needs_search else None
+            verify = None if terms.verify == "none" else lambda: self._touched(writer, work)
+            try:
+                return await session.run(work.legs, verify, probe)
+            finally:
+                self.unrecorded = tuple(writer.pending())
+
+    async def look(
+        self, work: Work, place: Place, watch: Watch, began_ms: int | None
+    ) -> Findings | None:
+        """Only search; what was cached after began_ms (local clock; None: now) counts apart.
+
+        Of a run that has begun, what its `verify` names; of one that has not, every target.
+        """
+        async with self._machine(work, place, watch) as (session, _):
+            begun = work.record.started_ms is not None
+            kinds = _looked_at(work.terms) if begun else frozenset(OutcomeKind)
+            return await session.look(_batches(self._targets(work.record.run_id, kinds)), began_ms)
+
+    @asynccontextmanager
+    async def _machine(
+        self, work: Work, place: Place, watch: Watch
+    ) -> AsyncIterator[tuple[Session, Writer]]:
+        """Everything that sends and records, for as long as the block lasts."""
+        clock, run_id, limits = self._clock, work.record.run_id, work.terms.limits
+        switch = Switch()
+        switch.on_throw(watch.stopping)
+        transport = SessionTransport(place.transport, clock)
+        policy = RetryPolicy(place.retry, clock)
+        client = GatewayClient(
+            transport,
+            place.credentials,
+            clock,
+            TokenPatience(policy, clock, switch),
+            place.request_timeout,
+            place.refused_codes,
+        )
+        deadline = None if limits.deadline is None else clock.monotonic() + limits.deadline
+        bounds = Bounds(clock, deadline=deadline, until_ms=work.until_ms)
+        recorder = Recorder(watch, switch)
+        writer = Writer(
+            self._store, run_id, OneThread(), clock, limits.concurrency, recorder.committed
+        )
+        recorder.writer = writer
+        session = Session(
+            _rules(work, place),
+            client,
+            transport,
+            writer,
+            Past(self._store, run_id),
+            clock,
+            switch,
+            bounds,
+            watch,
+            recorder,
+        )
+        refusal: CancelWorkerError | None = None
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._heed_signals, switch, transport.cut)
+                try:
+                    yield session, writer
+                except CancelWorkerError as error:
+                    refusal = error  # raised below: a task group would wrap it
+                group.cancel_scope.cancel()
+        finally:
+            await transport.aclose()
+        if refusal is not None:
+            raise refusal
+
+    async def _heed_signals(self, switch: Switch, cut: Callable[[float], None]) -> None:
+        """SIGINT and SIGTERM stop politely, a second SIGINT at once; SIGHUP reopens the log."""
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+            interrupts = 0
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self._log.reopen()
+                    continue
+                interrupts += int(number == signal.SIGINT)
+                name = signal.Signals(number).name
+                switch.throw(Stop("signal", f"{name} received", count=int(number)))
+                if interrupts > 1:
+                    self.hurried = True
+                    cut(self._clock.monotonic())
+
+    async def _touched(self, writer: Writer, work: Work) -> AsyncIterator[list[Target]]:
+        """What the run searches again at its end, a batch at a time."""
+        targets = self._targets(work.record.run_id, _looked_at(work.terms))
+        while batch := await writer.ask(lambda: _some(targets)):
+            yield batch
+
+    def _targets(self, run_id: str, kinds: frozenset[OutcomeKind] | None) -> Iterator[Target]:
+        for row in self._store.rows(run_id):
+            if row.outcome in kinds if kinds else row.outcome is not OutcomeKind.NOT_ATTEMPTED:
+                yield target_of(row)
+
+
+def _rules(work: Work, place: Place) -> Rules:
+    limits = work.terms.limits
+    return Rules(
+        orgId=work.record.orgId,
+        concurrency=limits.concurrency,
+        rate=limits.rate,
+        retry=place.retry,
+        lookup=place.lookup,
+        abort=work.terms.abort,
+        max_commands=limits.max_commands,
+        drain=place.drain,
+        by_id=place.by_id,
+    )
+
+
+def _looked_at(terms: Terms) -> frozenset[OutcomeKind] | None:
+    return None if terms.verify == "all" else TOUCHED
+
+
+async def _batches(targets: Iterator[Target]) -> AsyncIterator[list[Target]]:
+    while batch := _some(targets):
+        yield batch
+
+
+def target_of(row: ReportRow) -> Target:
+    """The target that a report row is about."""
+    device: Device = AssetId(row.assetId or "")
+    if row.productKey and row.deviceKey:
+        device = DeviceKey(row.productKey, row.deviceKey)
+    return Target(row.ordinal, device, row.orgId, row.scope, row.source)
+
+
+def _some(targets: Iterator[Target]) -> list[Target]:
+    return list(islice(targets, _BATCH))

@@ -1,0 +1,222 @@
+"""The commands that send nothing: check, schema, runs, report, find, simulate."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from worker.cli import desk
+from worker.cli.desk import Common
+from worker.cli.planning import check_job
+from worker.cli.series import summary_of
+from worker.cli.terms import terms_of
+from worker.clock import SystemClock, rfc3339
+from worker.config import config_schema
+from worker.errors import InvalidInputError, UsageError
+from worker.job.schema import job_schema
+from worker.ledger.store import Store
+from worker.model import RunRecord
+from worker.observe.schema import log_schema
+from worker.report.remaining import write_remaining_rows
+from worker.report.restore import write_restore
+from worker.report.rows import write_ndjson
+from worker.report.schema import report_schema
+from worker.report.summary import encode
+from worker.report.table import write_csv
+from worker.report.text import text
+from worker.simulator.faults import PROFILES
+from worker.simulator.serve import describe, serve
+from worker.simulator.world import World
+
+SCHEMA_VERSION = 1
+_SCHEMAS = {
+    "job": job_schema,
+    "config": config_schema,
+    "report": report_schema,
+    "log": log_schema,
+}
+
+
+def check(jobs: Sequence[Path], *, as_json: bool) -> int:
+    """Read every job; 0, or 2 when one of them cannot be used."""
+    told = [_checked(job) for job in jobs]
+    if as_json:
+        desk.show_json({"schema_version": SCHEMA_VERSION, "jobs": told})
+    for each in told:
+        if each["error"]:
+            desk.say(f"error: {each['error']}")
+        elif not as_json:
+            desk.show(f"{each['path']}: {each['name']}, {each['scope']}, {each['rows']} rows\n")
+        for warning in each["warnings"]:
+            desk.say(f"warning: {warning}")
+    return 0 if all(each["ok"] for each in told) else UsageError.exit_code
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "path": str(path),
+        "ok": False,
+        "name": None,
+        "scope": None,
+        "orgId": None,
+        "rows": None,
+        "findings": [],
+        "more": 0,
+        "warnings": [],
+        "error": None,
+    }
+    try:
+        job, rows = check_job(path)
+    except InvalidInputError as error:
+        findings = [msgspec.to_builtins(finding) for finding in error.findings]
+        return {**told, "findings": findings, "more": error.more, "error": str(error)}
+    except UsageError as error:
+        return {**told, "error": str(error)}
+    found = {"ok": True, "name": job.name, "scope": job.scope, "orgId": job.orgId, "rows": rows}
+    return {**told, **found, "warnings": [str(warning) for warning in job.warnings]}
+
+
+def schema(of: str) -> None:
+    """A JSON Schema on stdout."""
+    document = {"schema_version": SCHEMA_VERSION, **_SCHEMAS[of]()}
+    desk.show_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+
+
+def runs(common: Common, *, as_json: bool) -> None:
+    """All runs of the ledger, newest first."""
+    with desk.reading(common) as (store, _):
+        told = [_run_line(store, record) for record in store.runs()]
+    if as_json:
+        desk.show_json(told)
+    elif not told:
+        desk.show("no runs yet\n")
+    else:
+        desk.show(_run_table(told))
+
+
+def _run_line(store: Store, record: RunRecord) -> dict[str, Any]:
+    end = record.end
+    return {
+        "run_id": record.run_id,
+        "job": record.job,
+        "state": record.state,
+        "started_at": None if record.started_ms is None else rfc3339(record.started_ms),
+        "finished_at": None if end is None else rfc3339(end.finished_ms),
+        "targets": record.targets,
+        "outcomes": {kind.value: n for kind, n in store.counts(record.run_id).items()},
+        "exit_code": None if end is None else end.exit_code,
+    }
+
+
+def _run_table(told: Sequence[dict[str, Any]]) -> str:
+    table = Table(box=None, pad_edge=False)
+    for name in ("run_id", "job", "state", "started_at", "targets", "outcomes", "exit"):
+        table.add_column(name, overflow="fold", justify="right" if name == "targets" else "left")
+    for run in told:
+        outcomes = ", ".join(f"{n} {kind}" for kind, n in run["outcomes"].items() if n)
+        code = "" if run["exit_code"] is None else str(run["exit_code"])
+        table.add_row(
+            run["run_id"],
+            run["job"],
+            run["state"],
+            run["started_at"] or "",
+            str(run["targets"]),
+            outcomes,
+            code,
+        )
+    console = Console(highlight=False, markup=False, emoji=False)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
+def report(run: str, form: str, common: Common) -> None:
+    """One run on stdout, in one of the formats."""
+    with desk.reading(common) as (store, _):
+        record = store.resolve(run)
+        summary = summary_of(store, record.run_id)
+        if form == "text":
+            desk.show(text(summary, state=record.state))
+            return
+        if form == "json":
+            desk.show_bytes(encode(summary))
+            return
+        _write_rows(record, store, form)
+
+
+def _write_rows(record: RunRecord, store: Store, form: str) -> None:
+    rows = store.rows(record.run_id)
+    with desk.binary_stdout() as out:
+        if form == "ndjson":
+            write_ndjson(rows, out)
+        elif form == "csv":
+            write_csv(rows, out)
+        elif form == "restore":
+            write_restore(record.run_id, rows, SystemClock().wall_ms(), out)
+        else:
+            write_remaining_rows(rows, terms_of(record).leftovers(), out)
+
+
+def find(what: str, common: Common, *, as_json: bool) -> None:
+    """Which runs touched a command or a device."""
+    name, equals, value = what.partition("=")
+    if not equals or not value or name not in ("commandId", "deviceKey"):
+        raise UsageError(f"find {what}: write commandId=… or deviceKey=…")
+    with desk.reading(common) as (store, _):
+        found = store.find(**{name: value})
+    told = [
+        {
+            "run_id": each.run_id,
+            "job": each.job,
+            "productKey": each.identity.productKey,
+            "deviceKey": each.identity.deviceKey,
+            "assetId": each.identity.assetId,
+            "outcome": each.outcome.value,
+            "at": None if each.at_ms is None else rfc3339(each.at_ms),
+            "commandId": each.commandId,
+            "result": each.result,
+        }
+        for each in found
+    ]
+    if as_json:
+        desk.show_json({"schema_version": SCHEMA_VERSION, "found": told})
+        return
+    for each in told:
+        desk.show("  ".join(f"{key}={value}" for key, value in each.items() if value) + "\n")
+    if not told:
+        desk.show(f"no run on this ledger touched {what}\n")
+
+
+def simulate(port: int, profile: str, seed: int, orgId: str) -> int:
+    """Serve the simulated gateway on loopback until a signal."""
+    if profile not in PROFILES:
+        raise UsageError(f"--faults {profile}: there are {', '.join(PROFILES)}")
+    world = World(
+        SystemClock(),
+        seed,
+        profile=PROFILES[profile],
+        access_key="simulator-access-key",
+        secret_key="simulator-secret-key",  # noqa: S106 - of the simulator only
+        any_device=True,
+        orgs=[orgId],
+    )
+    try:
+        anyio.run(_serve, world, port)
+    except OSError as error:
+        raise UsageError(f"--port {port}: {error.strerror}") from None
+    return 0
+
+
+async def _serve(world: World, port: int) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with serve(world, port=port) as url:
+            desk.show(describe(world, url) + "\n")
+            async for _ in signals:
+                break

@@ -1,0 +1,268 @@
+"""What surrounds the work on a run: confirm, lock, begin, end, report, exit code.
+
+A series is the jobs of one command line, one after another; each has its own run, lock, reports
+and exit code, and the worst code is the command's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import anyio
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from worker.cli.engine import Engine, Place, Work
+from worker.cli.rehearsal import judge, rehearse
+from worker.cli.terms import Terms
+from worker.cli.watch import Watch
+from worker.clock import Clock
+from worker.config import Settings
+from worker.errors import LedgerError, RefusedError
+from worker.ledger.lock import job_lock
+from worker.ledger.store import Store
+from worker.model import OutcomeKind, Rehearsal, RunEnd, RunRecord
+from worker.observe.log import LogSink
+from worker.observe.progress import Progress
+from worker.observe.runlog import RunLog
+from worker.report.files import (
+    Content,
+    NothingLeft,
+    ReportFile,
+    ReportSpec,
+    Unwritten,
+    Written,
+    open_reports,
+    write_reports,
+)
+from worker.report.summary import Summary, document
+from worker.report.verdict import exit_code
+from worker.run.session import Ending, Leg
+
+TEMPORARY = "sqlite://"  # a ledger that is gone with the process
+_RECORD_LOST = LedgerError.exit_code
+
+#: Which exit code of several runs is the command's: the first of these.
+_WORST = (2, 6, 5, 1, 130, 143, 7, 9, 8, 4, 3, 0)
+
+
+class Office(Struct, frozen=True):
+    """What every run of a command shares."""
+
+    store: Store
+    settings: Settings
+    log: LogSink
+    clock: Clock
+    say: Callable[[str], None]  # a line to people, on stderr
+    ledger_url: str
+
+    @property
+    def ledger_name(self) -> str:
+        """Where the ledger is, for people."""
+        return "temporary" if self.ledger_url == TEMPORARY else self.ledger_url
+
+
+class Order(Struct, frozen=True):
+    """One run to be worked off."""
+
+    record: RunRecord
+    terms: Terms
+    legs: tuple[Leg, ...]
+    reports: tuple[ReportSpec, ...] = ()
+    until_ms: int | None = None
+    resumed: bool = False
+
+
+class Result(Struct, frozen=True):
+    """A run that has ended, as far as it could be read back."""
+
+    code: int
+    summary: Summary | None
+    notes: tuple[str, ...] = ()
+    over: bool = False  # the series ends with it
+    at_once: bool = False  # a second SIGINT: leave without ceremony
+
+
+def worst(codes: Sequence[int]) -> int:
+    """The exit code of a series."""
+    return next((code for code in _WORST if code in codes), 0)
+
+
+def carry_out(order: Order, office: Office) -> Result:
+    """Work one run off under its lock and report.
+
+    Raises RefusedError and NotNowError before anything was cancelled, UsageError for a report
+    path that cannot be written.
+    """
+    record, clock = order.record, office.clock
+    started_ms = clock.wall_ms()
+    with job_lock(office.ledger_url, record.job, record.run_id):
+        files = open_reports(
+            order.reports, job=record.job, run_id=record.run_id, started_ms=started_ms
+        )
+        office.store.start(record.run_id, started_ms)
+        engine = Engine(office.store, office.log, clock)
+        runlog = RunLog(office.log, clock, record.run_id, record.job, record.orgId)
+        counts = office.store.counts(record.run_id)
+        already = counts if order.resumed else {}
+        progress = Progress(record.targets, already, office.log.console, clock)
+        _announce(order, runlog)
+        try:
+            ending, rehearsal = anyio.run(_work, order, office, engine, Watch(runlog, progress))
+        except RefusedError as refused:
+            _refuse(order, office, refused)
+            raise
+        finally:
+            progress.close()
+        try:
+            end = _conclude(order, office, ending, rehearsal)
+            runlog.run_finished(end, office.store.counts(record.run_id))
+        except LedgerError as failure:
+            return _unrecorded(engine, failure)
+        if not ending.durable:
+            _dump(engine)
+        if engine.hurried:
+            return Result(end.exit_code, None, over=True, at_once=True)
+        return _report(order, office, files, end)
+
+
+async def _work(
+    order: Order, office: Office, engine: Engine, watch: Watch
+) -> tuple[Ending, Rehearsal | None]:
+    """The part with an event loop: real, or against the simulator."""
+    record = order.record
+    work = Work(record, order.terms, order.legs, order.until_ms)
+    if record.rehearsal is None:
+        return await engine.work(work, real_place(order, office.settings), watch), None
+    settings, concurrency = office.settings, order.terms.limits.concurrency
+    stage = rehearse(record, office.store, settings, concurrency, office.clock)
+    async with stage as (world, place):
+        ending = await engine.work(work, place, watch)
+        return ending, judge(record.rehearsal, world, office.store, record.run_id)
+
+
+def real_place(order: Order, settings: Settings) -> Place:
+    """The configured gateway; UsageError when it is not configured, or its keys cannot be read."""
+    gateway = settings.require_gateway()
+    options = gateway.options
+    return Place(
+        transport=gateway.transport(order.terms.limits.concurrency),
+        credentials=gateway.credentials(),
+        request_timeout=options.timeout.request,
+        retry=settings.retry,
+        lookup=settings.lookup,
+        drain=settings.drain,
+        by_id=options.cancel_all == "by_id",
+        refused_codes=frozenset(options.refused_codes),
+    )
+
+
+def _announce(order: Order, log: RunLog) -> None:
+    record = order.record
+    if record.targets == 0:
+        log.run_empty()
+    log.run_started(
+        targets=record.targets,
+        digest=record.digest,
+        gateway=record.gateway,
+        actor=record.actor,
+        version=record.version,
+        resumed=order.resumed,
+        rehearsal=record.rehearsal.profile if record.rehearsal else None,
+    )
+
+
+def _refuse(order: Order, office: Office, refused: RefusedError) -> None:
+    """The gateway's word, before the first cancel: the run is over and did nothing."""
+    end = RunEnd(office.clock.wall_ms(), refused.exit_code, (str(refused),))
+    office.store.finish(order.record.run_id, end)
+
+
+def _conclude(order: Order, office: Office, ending: Ending, rehearsal: Rehearsal | None) -> RunEnd:
+    """The verdict, into the ledger."""
+    terms, run_id = order.terms, order.record.run_id
+    counts = office.store.counts(run_id)
+    found = ending.findings
+    verdict = exit_code(
+        counts,
+        stop=ending.stop,
+        verified=found.verified() if found else None,
+        verify_required=terms.verify_written and ending.stop is None,
+        internal_errors=ending.internal_errors,
+        record_durable=ending.durable,
+        work_left=counts[OutcomeKind.NOT_ATTEMPTED] > 0 and terms.limit is None,
+        differences=len(rehearsal.differences) if rehearsal else 0,
+    )
+    end = RunEnd(
+        finished_ms=office.clock.wall_ms(),
+        exit_code=verdict.code,
+        exit_reasons=verdict.reasons,
+        stop=ending.stop,
+        requests=ending.requests,
+        verified=found.verified() if found else None,
+        log_dropped=office.log.dropped,
+    )
+    office.store.finish(run_id, end, rehearsal)
+    return end
+
+
+def _report(order: Order, office: Office, files: Sequence[ReportFile], end: RunEnd) -> Result:
+    """Write the report files, and note in the ledger what was written."""
+    store, run_id = office.store, order.record.run_id
+    content = Content(
+        record=store.run(run_id),
+        summary=summary_of(store, run_id),
+        rows=lambda: store.rows(run_id),
+        now_ms=office.clock.wall_ms(),
+        leftovers=order.terms.leftovers(),
+    )
+    results = write_reports(files, content)
+    written = {result.path: result.sha256 for result in results if isinstance(result, Written)}
+    lost = [result for result in results if isinstance(result, Unwritten)]
+    notes = [f"report {file.path} was not written: {file.problem}" for file in lost]
+    notes += [
+        f"{result.path}: nothing remains, so no job was written"
+        for result in results
+        if isinstance(result, NothingLeft)
+    ]
+    if written or lost:
+        reasons = tuple(f"report not written: {file.path}" for file in lost)
+        code = worst([end.exit_code, 1]) if lost else end.exit_code
+        end = replace(
+            end, reports=written, exit_code=code, exit_reasons=(*end.exit_reasons, *reasons)
+        )
+        store.finish(run_id, end)
+    notes += _also_touched(store, run_id)
+    over = (end.stop is not None and end.stop.rule == "signal") or end.exit_code == _RECORD_LOST
+    return Result(end.exit_code, summary_of(store, run_id), tuple(notes), over=over)
+
+
+def summary_of(store: Store, run_id: str) -> Summary:
+    """The run, summed up from the ledger alone."""
+    return document(store.run(run_id), store.counts(run_id), store.commands(run_id))
+
+
+def _also_touched(store: Store, run_id: str) -> list[str]:
+    """Devices that other runs on this ledger touched too."""
+    return [
+        f"{other.devices} of these devices were also touched by run {other.run_id} ({other.job})"
+        for other in store.also_touched_by(run_id)
+    ]
+
+
+def _unrecorded(engine: Engine, failure: LedgerError) -> Result:
+    """The ledger does not even take the end of the run."""
+    _dump(engine)
+    print(f"error: {failure}", file=sys.stderr)  # noqa: T201 - the last resort
+    return Result(_RECORD_LOST, None, over=True)
+
+
+def _dump(engine: Engine) -> None:
+    """What the ledger did not take goes to stderr, one JSON line a target, as a last resort."""
+    lines = [b"not in the ledger: " + msgspec.json.encode(entry) for entry in engine.unrecorded]
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), b"".join(line + b"\n" for line in lines))

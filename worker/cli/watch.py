@@ -1,0 +1,64 @@
+"""The observer of a run: its log, and on a terminal its progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from worker.model import Ambiguous, CommandResult, Identity, Outcome, Refused, Stop, Target
+from worker.observe.progress import Progress
+from worker.observe.runlog import RunLog
+from worker.run.case import Call, Case
+
+
+class Watch:
+    """Passes on what happens; see `run.record.Observer`."""
+
+    def __init__(self, log: RunLog, progress: Progress) -> None:
+        self._log = log
+        self._progress = progress
+
+    def settled(self, outcome: Outcome) -> None:
+        self._progress.settled(outcome.kind)
+
+    def recorded(
+        self, target: Target, commands: Sequence[CommandResult], outcome: Outcome | None
+    ) -> None:
+        identity = outcome.identity if outcome else Identity()
+        told = [(target, identity, result) for result in commands]
+        self._log.committed(told, [outcome] if outcome else [])
+
+    def put_off(self, target: Target, cause: str) -> None:
+        """Nothing to show: a later pass tells."""
+
+    def retried(self, case: Case, call: Call, delay: float) -> None:
+        last = call.last if isinstance(call.last, Refused | Ambiguous) else None
+        self._log.request_retried(
+            case.target,
+            attempt=call.attempts + 1,
+            wait=round(delay, 3),
+            cause=call.cause or "unknown",
+            http_status=last.status if last else None,
+            code=last.code if last else None,
+            requestId=last.requestId if last else None,
+        )
+
+    def throttled(self, reply: Refused | Ambiguous, seconds: float, concurrency: int) -> None:
+        self._log.gateway_throttled(
+            http_status=reply.status or 0,
+            wait=round(seconds, 3),
+            concurrency=concurrency,
+            retry_after=reply.retry_after,
+            requestId=reply.requestId,
+        )
+        if reply.retry_after is not None:
+            self._log.run_paused(seconds=seconds, cause="retry_after")
+        if seconds >= 1.0:
+            self._progress.note(f"paused {seconds:.0f} s by the gateway")
+
+    def stopping(self, stop: Stop) -> None:
+        """The run's switch was thrown."""
+        self._log.run_stopping(stop)
+        self._progress.note(f"stopping: {stop.rule}")
+
+    def broke(self, target: Target, bug: BaseException) -> None:
+        self._log.internal_error(target, type(bug).__name__)

@@ -1,0 +1,42 @@
+"""The seam to the network: one request out, one Reply back, whatever happened on the way.
+
+It stands apart from transport.py so that reading a reply needs no HTTP library, and so that a
+test or another client can take the network's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class Reply(Struct, frozen=True):
+    """What an exchange came to; an expected failure is data, never an exception."""
+
+    sent: bool  # the request's headers were about to be written; not set: proven not sent
+    status: int | None = None  # of the response itself, never of an exception
+    headers: Mapping[str, str] = {}  # `get` ignores case, or the keys are lower-case
+    body: bytes = b""  # what arrived, at most 1 MiB
+    fault: str | None = (
+        None  # None: the body is complete; else a cause (causes.py, the first table)
+    )
+
+
+class Transport(Protocol):
+    """Sends requests to one gateway."""
+
+    async def post(
+        self, target: str, headers: Mapping[str, str], body: bytes, deadline: float
+    ) -> Reply:
+        """One POST, never more: no redirect is followed and nothing is repeated.
+
+        `target` is path and query, encoded already; `deadline` a moment of Clock.monotonic.
+        """
+
+    def cut(self, at: float) -> None:
+        """No exchange outlives this moment of Clock.monotonic, those in flight included."""
+
+    async def aclose(self) -> None:
+        """Close every connection."""

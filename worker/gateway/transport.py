@@ -1,0 +1,315 @@
+"""Requests over aiohttp's client session: the only home of that library's client.
+
+Its exceptions die here. They carry headers and URLs, so tokens, and they invent statuses for
+replies that were executed; what leaves is a Reply with a cause. Nothing is followed, repeated,
+decoded or kept by the session itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+import select
+import socket
+import ssl
+import weakref
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Final
+
+import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+from msgspec import Struct
+from yarl import URL
+
+from worker.clock import Clock
+from worker.gateway import causes
+from worker.gateway.exchange import Reply, Transport
+from worker.gateway.tls import tls_context
+from worker.model import Secret
+
+__all__ = ["Reply", "SessionTransport", "Transport", "TransportSettings"]
+
+MAX_BODY: Final = 1024 * 1024  # bytes; 50 commands are some 30 KiB
+_DNS_TTL: Final = 1  # s; failures are not cached at all
+_KEEPALIVE: Final = [  # named differently, or not there, on some systems
+    (getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+]
+
+
+class TransportSettings(Struct, frozen=True):
+    """Where the gateway is and how to get there."""
+
+    url: str  # https://host[:port][/prefix]
+    connect_timeout: float = 5.0  # s; DNS, TCP, proxy and TLS together
+    ca_file: str | None = None  # trusted instead of the system's authorities
+    client_cert_file: str | None = None
+    client_key_file: str | None = None
+    proxy: Secret | None = None  # http://[user:password@]host:port
+    keepalive: float = 15.0  # s an idle connection is kept; stay below the gateway's own
+    connections: int = 16
+
+
+class SessionTransport:
+    """One gateway over one pool of connections."""
+
+    def __init__(self, settings: TransportSettings, clock: Clock) -> None:
+        """Raises UsageError when a certificate or key file cannot be used."""
+        self._settings = settings
+        self._clock = clock
+        self._base = str(URL(settings.url)).rstrip("/")
+        self._tls = tls_context(
+            settings.ca_file, settings.client_cert_file, settings.client_key_file
+        )
+        self._session: aiohttp.ClientSession | None = None
+        self._exchanges: set[_Exchange] = set()
+        self._cut = math.inf  # moment after which nothing lives
+
+    async def post(
+        self, target: str, headers: Mapping[str, str], body: bytes, deadline: float
+    ) -> Reply:
+        if self._clock.monotonic() >= self._cut:
+            return Reply(sent=False, fault=causes.CUT)
+        exchange = _Exchange(self._clock, deadline, self._settings.connect_timeout, self._cut)
+        try:
+            async with exchange.timeout:
+                self._exchanges.add(exchange)
+                try:
+                    await self._talk(exchange, target, headers, body)
+                finally:
+                    self._exchanges.discard(exchange)
+        except TimeoutError:
+            exchange.fault = exchange.why_timed_out()
+        return exchange.reply()
+
+    def cut(self, at: float) -> None:
+        self._cut = min(self._cut, at)
+        for exchange in self._exchanges:
+            exchange.cut(self._cut)
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def _talk(
+        self, exchange: _Exchange, target: str, headers: Mapping[str, str], body: bytes
+    ) -> None:
+        """Fill the exchange with what comes; whatever breaks becomes its fault."""
+        if self._session is None:
+            self._session = self._open()
+        try:
+            while True:
+                try:
+                    async with self._session.post(
+                        URL(self._base + target, encoded=True),
+                        headers={"Accept-Encoding": "identity", **headers},
+                        data=body or None,
+                        allow_redirects=False,
+                        trace_request_ctx=exchange,
+                    ) as response:
+                        return await exchange.read(response)
+                except _StaleConnectionError:
+                    continue  # closed by now, and nothing was written: the next one, or a new one
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            exchange.fault = _fault(error, sent=exchange.sent)
+
+    def _open(self) -> aiohttp.ClientSession:
+        proxy = self._settings.proxy
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=self._tls,
+                limit=self._settings.connections,
+                keepalive_timeout=self._settings.keepalive,
+                ttl_dns_cache=_DNS_TTL,
+                socket_factory=_socket,
+            ),
+            timeout=aiohttp.ClientTimeout(),  # none of its own: each exchange has its deadline
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Content-Type"),
+            auto_decompress=False,
+            trust_env=False,
+            proxy=proxy.reveal() if proxy is not None else None,
+            request_class=_Request,
+            trace_configs=[_watch()],
+        )
+
+
+class _StaleConnectionError(aiohttp.ClientConnectionError):
+    """A kept connection has something to read before anything was asked."""
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that does not go out on a connection with an answer already in it.
+
+    The session hands out a kept connection unread: what the server sent meanwhile, an answer
+    nobody asked for, would answer this request, and so another device. Often it is just the
+    server's close, which is then seen before the request is lost in it.
+    """
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        if conn.protocol is not None and _stale(conn.protocol):
+            raise _StaleConnectionError
+        return await super().send(conn)
+
+
+_USED: Final[weakref.WeakSet[aiohttp.client_proto.ResponseHandler]] = weakref.WeakSet()
+
+
+def _stale(protocol: aiohttp.client_proto.ResponseHandler) -> bool:
+    """Whether something was read already, or waits in the socket of a used connection."""
+    # A fresh TLS connection may have session tickets to read; one that was used has read them.
+    used = protocol in _USED
+    _USED.add(protocol)
+    return protocol.should_close or (used and _readable(protocol.transport))
+
+
+def _readable(transport: asyncio.BaseTransport | None) -> bool:
+    """Whether bytes or an end wait in the socket; False where there is no socket to ask."""
+    stream = transport.get_extra_info("socket") if transport is not None else None
+    if stream is None or stream.fileno() < 0:
+        return False
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class _Exchange:
+    """One request on its way: its deadline, whether it went out, what came back."""
+
+    def __init__(self, clock: Clock, deadline: float, connect_timeout: float, cut: float) -> None:
+        self.sent = False
+        self.fault: str | None = None
+        self._clock = clock
+        self._deadline = deadline
+        self._connect_timeout = connect_timeout
+        self._connect_by: float | None = None  # set while a connection is being made
+        self._cut = cut
+        self._status: int | None = None
+        self._headers: Mapping[str, str] = {}
+        self._body = bytearray()
+        self.timeout = asyncio.timeout_at(self._on_the_loop())
+
+    def cut(self, at: float) -> None:
+        self._cut = at
+        self._reschedule()
+
+    def connecting(self) -> None:
+        self._connect_by = self._clock.monotonic() + self._connect_timeout
+        self._reschedule()
+
+    def connected(self) -> None:
+        self._connect_by = None
+        self._reschedule()
+
+    async def read(self, response: aiohttp.ClientResponse) -> None:
+        """Status, headers and as much of the body as anybody may send."""
+        self._status = response.status
+        self._headers = response.headers
+        while chunk := await response.content.read(MAX_BODY + 1 - len(self._body)):
+            self._body += chunk
+            if len(self._body) > MAX_BODY:
+                del self._body[MAX_BODY:]
+                self.fault = causes.TOO_LONG
+                response.close()
+                return
+
+    def why_timed_out(self) -> str:
+        if self._clock.monotonic() >= self._cut:
+            return causes.CUT
+        if self.sent:
+            return causes.REQUEST_TIMEOUT
+        return causes.POOL_TIMEOUT if self._connect_by is None else causes.CONNECT_TIMEOUT
+
+    def reply(self) -> Reply:
+        return Reply(
+            sent=self.sent,
+            status=self._status,
+            headers=self._headers,
+            body=bytes(self._body),
+            fault=self.fault,
+        )
+
+    def _reschedule(self) -> None:
+        # One that fired keeps its moment; the task just has not noticed yet.
+        if not self.timeout.expired():
+            self.timeout.reschedule(self._on_the_loop())
+
+    def _on_the_loop(self) -> float:
+        """The nearest of the ends, by the loop's clock: its zero may differ from ours."""
+        end = min(self._deadline, self._cut, self._connect_by or math.inf)
+        return asyncio.get_running_loop().time() + (end - self._clock.monotonic())
+
+
+def _watch() -> aiohttp.TraceConfig:
+    """Tells each exchange how far it got."""
+
+    async def connecting(_session: object, context: SimpleNamespace, _params: object) -> None:
+        context.trace_request_ctx.connecting()
+
+    async def connected(_session: object, context: SimpleNamespace, _params: object) -> None:
+        context.trace_request_ctx.connected()
+
+    async def sent(_session: object, context: SimpleNamespace, _params: object) -> None:
+        # Runs before the first byte is written, so "not set" is proof and "set" is none.
+        context.trace_request_ctx.sent = True
+
+    watch = aiohttp.TraceConfig()
+    watch.on_connection_create_start.append(connecting)
+    watch.on_connection_create_end.append(connected)
+    watch.on_request_headers_sent.append(sent)
+    return watch
+
+
+def _fault(error: Exception, *, sent: bool) -> str:
+    """The cause that an exception stands for; only its class and errno are looked at."""
+    if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == 407:
+        return causes.PROXY_AUTH
+    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+        return causes.PROXY
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return causes.DNS
+    if isinstance(error, aiohttp.ClientSSLError):
+        return _handshake_fault(error)
+    if isinstance(error, aiohttp.ClientConnectorError) or not sent:
+        return _connect_fault(error)
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return causes.TRUNCATED
+    if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
+        return causes.MALFORMED_HTTP
+    if isinstance(error, aiohttp.ClientConnectionError | OSError):
+        return causes.DISCONNECTED
+    return causes.CLIENT_ERROR
+
+
+def _handshake_fault(error: aiohttp.ClientSSLError) -> str:
+    """A handshake that broke off proves nothing about certificates: try again."""
+    broke_off = isinstance(error.os_error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+    return causes.REFUSED if broke_off else causes.TLS
+
+
+def _connect_fault(error: Exception) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    if number in {errno.EMFILE, errno.ENFILE}:
+        return causes.NO_DESCRIPTORS
+    if number in {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}:
+        return causes.UNREACHABLE
+    if number == errno.ETIMEDOUT:
+        return causes.CONNECT_TIMEOUT
+    if isinstance(error, OSError):
+        return causes.REFUSED
+    # Only a proxy says anything before it was asked for more than a way to the gateway.
+    spoke = aiohttp.ServerDisconnectedError | aiohttp.ClientResponseError | HttpProcessingError
+    return causes.PROXY if isinstance(error, spoke) else causes.CLIENT_ERROR
+
+
+def _socket(address: aiohttp.connector.AddrInfoType) -> socket.socket:
+    """A socket that notices when its peer has vanished."""
+    family, kind, protocol, _name, _where = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made

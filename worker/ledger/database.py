@@ -1,0 +1,190 @@
+"""One connection to the ledger's database: opening it, its transactions, its errors.
+
+It stands apart so that everything above speaks of rows and nothing else: here alone are the
+PRAGMAs, the begin of a transaction, and the one border at which a foreign error becomes a
+message for people (without SQL, which could carry a value).
+One connection is opened first and kept: a run that is short of file descriptors still records.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, StaticPool, create_engine, event, insert, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from worker.errors import CancelWorkerError, LedgerError, UsageError
+from worker.ledger import tables
+
+BUSY_TIMEOUT = 60.0  # seconds that another process may hold the write lock
+
+_SAYINGS = {
+    sqlite3.SQLITE_FULL: "disk full",
+    sqlite3.SQLITE_READONLY: "read-only",
+    sqlite3.SQLITE_BUSY: f"locked by another process for more than {BUSY_TIMEOUT:.0f} s",
+    sqlite3.SQLITE_LOCKED: "locked by another connection",
+    sqlite3.SQLITE_IOERR: "disk I/O error",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened",
+    sqlite3.SQLITE_PERM: "permission denied",
+    sqlite3.SQLITE_AUTH: "permission denied",
+    sqlite3.SQLITE_CORRUPT: "damaged",
+    sqlite3.SQLITE_NOTADB: "not a ledger",
+    sqlite3.SQLITE_NOMEM: "out of memory",
+    sqlite3.SQLITE_CONSTRAINT: "a record contradicts an earlier one",
+}
+_FAILURES = (SQLAlchemyError, sqlite3.Error, UnicodeError, OverflowError)
+
+
+def ledger_path(url: str) -> Path | None:
+    """The file behind an SQLite URL, absolute; None where there is no file. Raises UsageError."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise UsageError(f"ledger.url: not a database URL: write sqlite:///{_example()}") from None
+    if parsed.drivername != "sqlite":
+        said = f"ledger.url: {parsed.drivername} is not supported yet: write sqlite:///{_example()}"
+        raise UsageError(said)
+    if parsed.query:
+        raise UsageError("ledger.url: options after ? are not supported")
+    if parsed.database in {None, "", ":memory:"}:
+        return None
+    return Path(str(parsed.database)).absolute()
+
+
+def _example() -> str:
+    return "/var/lib/cancel-worker/ledger.db"
+
+
+class Database:
+    """One open ledger; raises UsageError when it cannot be used (row by row in `_unusable`)."""
+
+    def __init__(self, url: str) -> None:
+        self.path = ledger_path(url)
+        self.name = str(self.path) if self.path else "the temporary ledger"
+        self._broken: str | None = None
+        with self._opening():
+            if self.path:
+                _prepare(self.path)
+            # '' is a private database that moves to an unnamed file when it outgrows memory.
+            file = str(self.path) if self.path else ""
+            raw = sqlite3.connect(
+                file, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+            raw.execute("PRAGMA journal_mode=WAL")
+            raw.execute("PRAGMA synchronous=FULL")
+            self.raw = raw
+            self.engine = create_engine("sqlite://", poolclass=StaticPool, creator=lambda: raw)
+            # pysqlite's own transactions are off: a begin says which lock it takes.
+            event.listen(self.engine, "begin", _begin)
+            self._connection = self.engine.connect()
+            self._settle_schema()
+
+    @contextmanager
+    def write(self, error: type[CancelWorkerError] = LedgerError) -> Iterator[Connection]:
+        """One transaction that takes the write lock first; durable when the block has ended.
+
+        A failure is `error` and final: after a failed sync nobody knows what a second try
+        would prove, so that this ledger takes no further write.
+        """
+        if self._broken:
+            raise error(self._broken)
+        try:
+            with self._transaction("BEGIN IMMEDIATE") as connection:
+                yield connection
+        except _FAILURES as failure:
+            self._broken = self._message(failure)
+            raise error(self._broken) from None
+
+    @contextmanager
+    def read(self, error: type[CancelWorkerError] = LedgerError) -> Iterator[Connection]:
+        """One short transaction without the write lock; temporary tables may be written."""
+        try:
+            with self._transaction("BEGIN") as connection:
+                yield connection
+        except _FAILURES as failure:
+            raise error(self._message(failure)) from None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+        self.engine.dispose()
+        self.raw.close()
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[Connection]:
+        self._connection.execution_options(ledger_begin=begin)
+        with self._connection.begin():
+            yield self._connection
+
+    def _message(self, failure: Exception) -> str:
+        return f"ledger {self.name}: {_saying(failure)}"
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as failure:
+            said = f"ledger {self.name}: {failure.strerror}: {_REMEDY}"
+            raise UsageError(said) from None
+        except _FAILURES as failure:
+            raise UsageError(f"{self._message(failure)}: {_REMEDY}") from None
+
+    def _settle_schema(self) -> None:
+        with self._transaction("BEGIN") as connection:
+            version = self._version(connection)
+        if version is None:
+            with self._transaction("BEGIN IMMEDIATE") as connection:
+                if self._version(connection) is None:  # another process may have been first
+                    _create(connection)
+            return
+        if version > tables.SCHEMA_VERSION:
+            said = f"ledger {self.name}: written by a newer cancel-worker (schema {version})"
+            raise UsageError(f"{said}: use that version, or give another ledger.url")
+
+    def _version(self, connection: Connection) -> int | None:
+        """The schema's version; None for a database that nobody has used yet."""
+        names = self.engine.dialect.get_table_names(connection)
+        if not names:
+            return None
+        if tables.meta.name in names and tables.run.name in names:
+            query = select(tables.meta.c.value).where(tables.meta.c.name == "schema")
+            value = connection.execute(query).scalar()
+            if value is not None and value.isdigit():
+                return int(value)
+        raise UsageError(f"ledger {self.name}: a database, but not a ledger: give another one")
+
+
+_REMEDY = "give a folder that you may write to, with ledger.url or --ledger"
+
+
+def _prepare(path: Path) -> None:
+    """Make the folder and an empty file that only its owner can read."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    os.close(os.open(path, flags, 0o600))  # SQLite gives its side files the same mode
+
+
+def _create(connection: Connection) -> None:
+    for statement in tables.schema(connection.dialect):
+        connection.exec_driver_sql(statement)
+    version = {"name": "schema", "value": str(tables.SCHEMA_VERSION)}
+    connection.execute(insert(tables.meta), [version])
+
+
+def _begin(connection: Connection) -> None:
+    options: Any = connection.get_execution_options()
+    connection.exec_driver_sql(options["ledger_begin"])
+
+
+def _saying(failure: Exception) -> str:
+    original = failure.orig if isinstance(failure, DBAPIError) else failure
+    code = getattr(original, "sqlite_errorcode", None)
+    if code is None:
+        return f"unexpected {type(original).__name__}"
+    return _SAYINGS.get(code & 0xFF, f"database error {code}")

@@ -1,0 +1,147 @@
+"""What is left open in a run: targets in doubt, put off, never claimed.
+
+A target is in doubt when it was claimed in a pass and nothing was recorded of it in that pass
+or a later one. That is told from claims (one row a batch) against outcomes (by key), so that the
+answer for a million targets takes a fraction of a second and no row is ever marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    tuple_,
+)
+
+from worker.ledger.entry import Doubt
+from worker.ledger.recall import chunks, marks_of
+from worker.ledger.tables import DEFERRED, UNUSUAL, USUAL, claim, outcome
+
+SLICE = 5_000  # rows
+
+_pass = claim.c["pass"]
+_CLAIM = (claim.c.lo, claim.c.hi, _pass.label("pass_no"), claim.c.members, claim.c.claimed_ms)
+_later = outcome.alias("later")
+
+
+def in_doubt(
+    connection: Connection, run: int, lo: int = 0, hi: int | None = None
+) -> dict[int, Doubt]:
+    """The targets in doubt from ordinal `lo` to `hi`, by ordinal.
+
+    A healthy run holds no more of them than may be open at once.
+    """
+    where = [claim.c.run == run, claim.c.hi >= lo]
+    if hi is not None:
+        where.append(claim.c.lo <= hi)
+    seen: dict[int, tuple[int, int]] = {}  # ordinal -> last pass, first claimed_ms
+    for rows in _suspects(connection, where):
+        for ordinal, pass_no, claimed_ms in _open(connection, run, rows):
+            last, first = seen.get(ordinal, (pass_no, claimed_ms))
+            seen[ordinal] = (max(last, pass_no), min(first, claimed_ms))
+    within = sorted(o for o in seen if lo <= o and (hi is None or o <= hi))
+    marks = marks_of(connection, run, within)
+    return {o: Doubt(o, *seen[o], marks.get(o)) for o in within}
+
+
+def deferred(connection: Connection, run: int, after: int) -> list[int]:
+    """The next ordinals behind `after` whose last record is a deferral; maybe in doubt since."""
+    return _unusual(connection, run, (DEFERRED,), after, _later.c.kind.is_not(None))
+
+
+def with_outcome(connection: Connection, run: int, kinds: tuple[str, ...], after: int) -> list[int]:
+    """The next ordinals behind `after` whose final outcome is of `kinds`; maybe in doubt since."""
+    return _unusual(connection, run, kinds, after, _later.c.kind != DEFERRED)
+
+
+def last_pass(connection: Connection, run: int) -> int:
+    """The highest pass that anything was claimed or recorded in; 0 for none."""
+    passes = [
+        connection.execute(select(func.max(table.c["pass"])).where(table.c.run == run)).scalar()
+        for table in (claim, outcome)
+    ]
+    return max(int(number or 0) for number in passes)
+
+
+def _suspects(
+    connection: Connection, where: list[ColumnElement[bool]]
+) -> Iterator[Sequence[Row[Any]]]:
+    """Claims that may be open: ranges with fewer records than targets, and every list.
+
+    A list's records cannot be counted by a range, for other lists lie between them.
+    """
+    recorded = (
+        select(func.count())
+        .where(outcome.c.run == claim.c.run, outcome.c["pass"] == _pass)
+        .where(outcome.c.ordinal.between(claim.c.lo, claim.c.hi))
+        .scalar_subquery()
+    )
+    short = or_(claim.c.members.is_not(None), recorded < claim.c.hi - claim.c.lo + 1)
+    query: Select[Any] = (
+        select(*_CLAIM).where(*where, short).order_by(claim.c.lo, _pass).limit(SLICE)
+    )
+    after: tuple[int, int] = (-1, -1)
+    while True:
+        rows = connection.execute(query.where(tuple_(claim.c.lo, _pass) > after)).all()
+        if rows:
+            yield rows
+        if len(rows) < SLICE:
+            return
+        after = (rows[-1].lo, rows[-1].pass_no)
+
+
+def _open(
+    connection: Connection, run: int, claims: Sequence[Row[Any]]
+) -> Iterator[tuple[int, int, int]]:
+    """(ordinal, pass, claimed_ms) of what these claims cover and nothing has settled."""
+    covered = [
+        (ordinal, row.pass_no, row.claimed_ms)
+        for row in claims
+        for ordinal in _covered(row.lo, row.hi, row.members)
+    ]
+    for part in chunks(covered):
+        found = connection.execute(
+            select(outcome.c.ordinal, func.max(outcome.c["pass"]))
+            .where(outcome.c.run == run, outcome.c.ordinal.in_([each[0] for each in part]))
+            .group_by(outcome.c.ordinal)
+        )
+        recorded: dict[int, int] = dict(found.tuples().all())
+        yield from (each for each in part if recorded.get(each[0], -1) < each[1])
+
+
+def _covered(lo: int, hi: int, members: str | None) -> Iterable[int]:
+    return map(int, members.split(" ")) if members else range(lo, hi + 1)
+
+
+def _unusual(
+    connection: Connection,
+    run: int,
+    kinds: tuple[str, ...],
+    after: int,
+    settles: ColumnElement[bool],
+) -> list[int]:
+    newer: Select[Any] = (
+        select(literal_column("1"))
+        .where(_later.c.run == outcome.c.run, _later.c.ordinal == outcome.c.ordinal)
+        .where(_later.c["pass"] > outcome.c["pass"], settles)
+    )
+    query = (
+        select(outcome.c.ordinal)
+        .where(outcome.c.run == run, outcome.c.ordinal > after, outcome.c.kind.in_(kinds))
+        .where(~newer.exists())
+        .order_by(outcome.c.ordinal)
+        .limit(SLICE)
+    )
+    if not USUAL.intersection(kinds):
+        query = query.where(text(UNUSUAL))  # word for word what the index says of itself
+    return list(connection.execute(query).scalars())

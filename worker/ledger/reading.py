@@ -1,0 +1,230 @@
+"""What became of a run: rows for reports, and counts of outcomes.
+
+Everything is derived from plan, claims and records alone. The final outcome of a target is the
+record of its last pass that settles anything. A target in doubt is `unknown`, whatever an earlier
+pass said, or `cancelled_incomplete` where commands were recorded; what is left is
+`not_attempted`. Rows come in slices by ordinal, each a short transaction: an open reader would
+keep the write-ahead log of a running run from being emptied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import Connection, Row, func, select, text
+
+from worker.ledger.doubts import in_doubt
+from worker.ledger.entry import Doubt
+from worker.ledger.recall import chunks, fill, read_commands
+from worker.ledger.settle import TARGET, Head, spelled, target_of
+from worker.ledger.tables import DEFERRED, UNUSUAL, command, outcome, source, target
+from worker.model import (
+    CommandResult,
+    OutcomeKind,
+    Proof,
+    ReportRow,
+    RunEnd,
+    Target,
+)
+
+SLICE = 1_000  # targets
+
+_ENDS = ("signal", "window", "deadline", "limit")  # rules that are a cause by themselves
+
+
+def head_of(connection: Connection, row: Row[Any]) -> Head:
+    """The unchanging part of a run, of its row."""
+    named = select(source.c.file).where(source.c.run == row.run).order_by(source.c.source)
+    files = tuple(connection.execute(named).scalars())
+    return Head(row.run, row.run_id, row.job, row.orgId, row.targets, files, bool(row.rehearsal))
+
+
+def end_of(row: Row[Any]) -> RunEnd | None:
+    """How the run of this row ended; None while it has not."""
+    return msgspec.json.decode(row.end, type=RunEnd) if row.end else None
+
+
+def left_cause(end: RunEnd | None) -> str | None:
+    """Why targets of a run were not attempted; None while nothing has ended it."""
+    if end is None:
+        return None
+    if end.stop is None:
+        return "limit"  # nothing else leaves targets behind when a list is worked off
+    return end.stop.rule if end.stop.rule in _ENDS else "aborted"
+
+
+def read_slice(
+    connection: Connection,
+    head: Head,
+    end: RunEnd | None,
+    doubts: dict[int, Doubt],
+    lo: int,
+    hi: int,
+) -> list[ReportRow]:
+    """The targets from ordinal `lo` to `hi`."""
+    planned = select(*TARGET).where(target.c.run == head.number, target.c.ordinal.between(lo, hi))
+    rows = connection.execute(planned.order_by(target.c.ordinal)).all()
+    records = _records(connection, head.number, lo, hi)
+    commands: dict[int, list[CommandResult]] = {}
+    read_commands(connection, head.number, command.c.ordinal.between(lo, hi), commands)
+    left = left_cause(end)
+    return [
+        _row(
+            each,
+            records.get(each.ordinal, []),
+            doubts.get(each.ordinal),
+            tuple(commands.get(each.ordinal, ())),
+            left,
+        )
+        for each in (target_of(head, row) for row in rows)
+    ]
+
+
+def count(connection: Connection, head: Head) -> dict[OutcomeKind, int]:
+    """How many targets ended in each outcome; every name is there, the sum is all targets."""
+    counts = dict.fromkeys(OutcomeKind, 0)
+    later = outcome.alias("later")
+    newer = (
+        select(later.c.run)
+        .where(later.c.run == outcome.c.run, later.c.ordinal == outcome.c.ordinal)
+        .where(later.c["pass"] > outcome.c["pass"], later.c.kind != DEFERRED)
+    )
+    finals = select(outcome.c.ordinal, outcome.c.kind).where(
+        outcome.c.run == head.number, outcome.c.kind != DEFERRED, ~newer.exists()
+    )
+    grouped = finals.with_only_columns(outcome.c.kind, func.count()).group_by(outcome.c.kind)
+    for kind, number in connection.execute(grouped):
+        counts[OutcomeKind(kind)] = number
+    doubtful = list(in_doubt(connection, head.number))
+    for part in chunks(doubtful):
+        overtaken = finals.where(outcome.c.ordinal.in_(part))
+        for _, kind in connection.execute(overtaken):
+            counts[OutcomeKind(kind)] -= 1
+    touched = _cancelled(connection, head.number, doubtful)
+    counts[OutcomeKind.UNKNOWN] += len(doubtful) - len(touched)
+    counts[OutcomeKind.CANCELLED_INCOMPLETE] += len(touched)
+    counts[OutcomeKind.CANCELLED_INCOMPLETE] += _put_off_in_part(
+        connection, head.number, set(doubtful)
+    )
+    counts[OutcomeKind.NOT_ATTEMPTED] += head.targets - sum(counts.values())
+    return counts
+
+
+class _Record(Struct, gc=False):
+    """An outcome row, as a report needs it."""
+
+    kind: str
+    cause: str | None
+    attempts: int
+    evidence: Proof | None
+    http_status: int | None
+    code: int | None
+    message: str | None
+    requestId: str | None
+    duration_ms: int
+    productKey: str | None
+    deviceKey: str | None
+    assetId: str | None
+
+
+_RECORD = [outcome.c[name] for name in _Record.__struct_fields__]
+
+
+def count_commands(connection: Connection, head: Head) -> int:
+    """How many commands are recorded as cancelled."""
+    cancelled = select(func.count()).where(
+        command.c.run == head.number, command.c.result == "cancelled"
+    )
+    return int(connection.execute(cancelled).scalar() or 0)
+
+
+def _records(connection: Connection, run: int, lo: int, hi: int) -> dict[int, list[_Record]]:
+    """Outcome records by ordinal, the last pass last."""
+    found: dict[int, list[_Record]] = {}
+    rows = select(outcome.c.ordinal, *_RECORD).where(
+        outcome.c.run == run, outcome.c.ordinal.between(lo, hi)
+    )
+    for ordinal, *record in connection.execute(rows.order_by(outcome.c.ordinal, outcome.c["pass"])):
+        found.setdefault(ordinal, []).append(_Record(*record))
+    return found
+
+
+def _cancelled(connection: Connection, run: int, ordinals: Sequence[int]) -> set[int]:
+    """Those of the targets of which a cancelled command is recorded."""
+    found: set[int] = set()
+    for part in chunks(ordinals):
+        query = select(command.c.ordinal).where(
+            command.c.run == run, command.c.ordinal.in_(part), command.c.result == "cancelled"
+        )
+        found.update(connection.execute(query).scalars())
+    return found
+
+
+def _put_off_in_part(connection: Connection, run: int, doubtful: set[int]) -> int:
+    """How many targets were put off and never settled after something of them was cancelled."""
+    told = (
+        select(command.c.run)
+        .where(command.c.run == outcome.c.run, command.c.ordinal == outcome.c.ordinal)
+        .where(command.c.result == "cancelled")
+    )
+    other = outcome.alias("other")
+    settled = (
+        select(other.c.run)
+        .where(other.c.run == outcome.c.run, other.c.ordinal == outcome.c.ordinal)
+        .where(other.c.kind != DEFERRED)
+    )
+    query = (
+        select(outcome.c.ordinal)
+        .distinct()
+        .where(outcome.c.run == run, outcome.c.kind == DEFERRED, text(UNUSUAL))
+        .where(told.exists(), ~settled.exists())
+    )
+    return len(set(connection.execute(query).scalars()) - doubtful)
+
+
+def _row(
+    planned: Target,
+    records: list[_Record],
+    doubt: Doubt | None,
+    commands: tuple[CommandResult, ...],
+    left: str | None,
+) -> ReportRow:
+    final = next((record for record in reversed(records) if record.kind != DEFERRED), None)
+    told = None if doubt else final
+    in_part = any(result.result == "cancelled" for result in commands)
+    kind, cause = _judge(told, doubt, left, in_part=in_part)
+    last = told or (records[-1] if records else None)
+    known = fill(spelled(planned.device), *records, *(result.command for result in commands))
+    return ReportRow(
+        ordinal=planned.ordinal,
+        orgId=planned.orgId,
+        productKey=known.productKey,
+        deviceKey=known.deviceKey,
+        assetId=known.assetId,
+        outcome=kind,
+        cause=cause,
+        attempts=last.attempts if last else doubt.mark.attempts if doubt and doubt.mark else 0,
+        evidence=told.evidence if told else None,
+        http_status=told.http_status if told else None,
+        code=told.code if told else None,
+        message=told.message if told else None,
+        requestId=told.requestId if told else None,
+        duration_ms=told.duration_ms if told else None,
+        source=planned.source,
+        scope=planned.scope,
+        commands=commands,
+    )
+
+
+def _judge(
+    told: _Record | None, doubt: Doubt | None, left: str | None, *, in_part: bool
+) -> tuple[OutcomeKind, str | None]:
+    if doubt:
+        kind = OutcomeKind.CANCELLED_INCOMPLETE if in_part else OutcomeKind.UNKNOWN
+        return kind, doubt.mark.cause if doubt.mark else "crashed"
+    if told:
+        return OutcomeKind(told.kind), told.cause
+    return OutcomeKind.CANCELLED_INCOMPLETE if in_part else OutcomeKind.NOT_ATTEMPTED, left

@@ -1,0 +1,101 @@
+"""Reading back what is recorded of some targets of a run: commands, doubt marks, outcomes.
+
+The one place that turns rows into the model's words again, for claims of a later pass as well as
+for reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, select
+
+from worker.ledger.entry import DoubtMark
+from worker.ledger.tables import command, doubt, outcome
+from worker.model import Command, CommandResult, Identity
+
+T = TypeVar("T")
+IN_LIST = 500  # values in one IN list
+
+_TOLD = ("ordinal", "result", "evidence", "requestId", "attempt", *Command.__struct_fields__)
+_COMMAND = [command.c[name] for name in _TOLD]
+_UNSETTLED = ("unknown", "cancelled_incomplete")  # outcomes that leave a doubt as it is
+
+
+def chunks(values: Sequence[T]) -> Iterator[list[T]]:
+    """The values, as many at a time as one IN list takes."""
+    for at in range(0, len(values), IN_LIST):
+        yield list(values[at : at + IN_LIST])
+
+
+def commands_of(
+    connection: Connection, run: int, ordinals: Sequence[int]
+) -> dict[int, list[CommandResult]]:
+    """The recorded commands by ordinal, in the order they were created, then by id."""
+    found: dict[int, list[CommandResult]] = {}
+    for part in chunks(ordinals):
+        read_commands(connection, run, command.c.ordinal.in_(part), found)
+    return found
+
+
+def read_commands(
+    connection: Connection,
+    run: int,
+    where: ColumnElement[bool],
+    into: dict[int, list[CommandResult]],
+) -> None:
+    """Add the recorded commands that `where` selects."""
+    query = select(*_COMMAND).where(command.c.run == run, where)
+    order = (command.c.ordinal, command.c.created_ms, command.c.commandId)
+    for ordinal, result, evidence, requestId, attempt, *said in connection.execute(
+        query.order_by(*order)
+    ):
+        told = CommandResult(Command(*said), result, evidence, requestId, attempt)
+        into.setdefault(ordinal, []).append(told)
+
+
+def marks_of(connection: Connection, run: int, ordinals: Sequence[int]) -> dict[int, DoubtMark]:
+    """Doubt marks that nothing has settled since; several passes make one mark."""
+    marks: dict[int, DoubtMark] = {}
+    later = (
+        select(outcome.c.ordinal)
+        .where(outcome.c.run == doubt.c.run, outcome.c.ordinal == doubt.c.ordinal)
+        .where(outcome.c["pass"] >= doubt.c["pass"], outcome.c.kind.not_in(_UNSETTLED))
+    )
+    for part in chunks(ordinals):
+        query = select(doubt).where(doubt.c.run == run, doubt.c.ordinal.in_(part))
+        rows = connection.execute(query.where(~later.exists()).order_by(doubt.c["pass"]))
+        for row in rows:
+            earlier = marks.get(row.ordinal)
+            marks[row.ordinal] = DoubtMark(
+                min(row.first_sent_ms, earlier.first_sent_ms if earlier else row.first_sent_ms),
+                max(row.last_sent_ms, earlier.last_sent_ms if earlier else row.last_sent_ms),
+                row.attempts,
+                row.cause,
+            )
+    return marks
+
+
+class Told(Protocol):
+    """Whatever names a device in part: a row, a command, an identity."""
+
+    @property
+    def productKey(self) -> str | None: ...
+    @property
+    def deviceKey(self) -> str | None: ...
+    @property
+    def assetId(self) -> str | None: ...
+
+
+def fill(known: Identity, *told: Told) -> Identity:
+    """What is known of a device, completed from what was told, the first word first.
+
+    The two keys come together or not at all: one of them names no device.
+    """
+    pair, asset = (known.productKey, known.deviceKey), known.assetId
+    for part in told:
+        if None in pair and part.productKey is not None and part.deviceKey is not None:
+            pair = (part.productKey, part.deviceKey)
+        asset = asset or part.assetId
+    return Identity(*pair, asset)

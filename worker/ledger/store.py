@@ -1,0 +1,298 @@
+"""The ledger: what is to be done, what may have been done, what was done.
+
+One `Store` is one open ledger with one connection, used by one thread at a time: before a run
+directly, while it is on through the `Writer` only. The questions themselves stand in the modules
+beside it; here they meet one transaction each and the run they are asked about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, delete, select, update
+
+from worker.errors import UsageError
+from worker.ledger import across, doubts, reading, tables
+from worker.ledger.database import Database
+from worker.ledger.draft import Draft, digest_of, drafting
+from worker.ledger.entry import Claim, Doubt, Entry, Found, Frozen, Granted, NewRun, Touched
+from worker.ledger.lock import locked_by
+from worker.ledger.reading import end_of, head_of
+from worker.ledger.settle import Head, Settling
+from worker.model import (
+    Device,
+    OutcomeKind,
+    Rehearsal,
+    ReportRow,
+    RunEnd,
+    RunRecord,
+    RunState,
+)
+
+_run = tables.run.c
+
+
+class Store:
+    """One open ledger. While a run is on, every failure is a LedgerError."""
+
+    def __init__(self, url: str, database: Database, *, keep_input: bool) -> None:
+        self._url = url
+        self._database = database
+        self._settling = Settling(database.engine.dialect, keep_input=keep_input)
+        self._heads: dict[str, Head] = {}
+
+    @classmethod
+    def open(cls, url: str, *, keep_input: bool = True) -> Store:
+        """Open or create the ledger at `url`; `sqlite://` is a temporary one.
+
+        Without `keep_input` the input data of commands is not recorded. Raises UsageError when
+        the place cannot be written, is not a ledger, or is of a newer version.
+        """
+        return cls(url, Database(url), keep_input=keep_input)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    # ------------------------------------------------------------ planning
+
+    def draft(self) -> AbstractContextManager[Draft]:
+        """Room to lay out the rows of a plan; nothing of it reaches the ledger's file."""
+        return drafting(self._database)
+
+    def freeze(self, draft: Draft, new: NewRun, files: Sequence[str]) -> Frozen:
+        """Write the plan, whole or not at all; `files` names the rows' sources by index."""
+        return draft.freeze(new, files)
+
+    # ------------------------------------------------------------ runs
+
+    def run(self, run_id: str) -> RunRecord:
+        """The head of one run; raises UsageError for one that is not here."""
+        with self._database.read() as connection:
+            return self._record(_row(connection, run_id))
+
+    def runs(self, job: str | None = None, limit: int | None = None) -> list[RunRecord]:
+        """The heads of runs, newest first."""
+        query = select(tables.run).order_by(_run.run.desc()).limit(limit)
+        if job is not None:
+            query = query.where(_run.job == job)
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [self._record(row) for row in rows]
+
+    def resolve(self, text: str) -> RunRecord:
+        """The run that a person means: an id, a unique prefix of one, `last` or `last:JOB`."""
+        if text == "last" or text.startswith("last:"):
+            job = text.partition(":")[2] or None
+            newest = self.runs(job, 1)
+            if not newest:
+                said = f"no run of job {job}" if job else "no runs yet"
+                raise UsageError(f"{text}: {said} in ledger {self._database.name}")
+            return newest[0]
+        query = select(tables.run).where(_run.run_id.startswith(text, autoescape=True))
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(_run.run.desc())).all()
+        meant = [row for row in rows if row.run_id.startswith(text)]
+        exact = [row for row in meant if row.run_id == text] or meant
+        if len(exact) == 1:
+            return self._record(exact[0])
+        raise UsageError(self._unclear(text, [f"{row.run_id} ({row.job})" for row in exact]))
+
+    def unfinished(self, job: str) -> RunRecord | None:
+        """The newest run of the job that was started and has no end."""
+        query = select(tables.run).where(
+            _run.job == job, _run.started_ms.is_not(None), _run.finished_ms.is_(None)
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query.order_by(_run.run.desc()).limit(1)).first()
+        return self._record(row) if row else None
+
+    def start(self, run_id: str, started_ms: int) -> None:
+        """Note that the run begins, or begins again: it has no end from now on."""
+        with self._database.write() as connection:
+            row = _row(connection, run_id)
+            first = started_ms if row.first_started_ms is None else row.first_started_ms
+            begun = {"first_started_ms": first, "started_ms": started_ms}
+            unended = {"finished_ms": None, "doubts": None, "end": None}
+            connection.execute(
+                update(tables.run).where(_run.run == row.run).values({**begun, **unended})
+            )
+
+    def finish(self, run_id: str, end: RunEnd, rehearsal: Rehearsal | None = None) -> None:
+        """Note how the run ended, and whether a rehearsal agreed with the truth."""
+        with self._database.write() as connection:
+            number = self._head(connection, run_id).number
+            ended = {
+                "finished_ms": end.finished_ms,
+                "doubts": len(doubts.in_doubt(connection, number)),
+                "end": msgspec.json.encode(end),
+            }
+            if rehearsal is not None:
+                ended["rehearsal"] = msgspec.json.encode(rehearsal)
+            connection.execute(update(tables.run).where(_run.run == number).values(ended))
+
+    def discard(self, run_id: str) -> None:
+        """Forget a plan that was never started."""
+        with self._database.write() as connection:
+            row = _row(connection, run_id)
+            if row.started_ms is not None:
+                raise UsageError(f"run {run_id} was started: it stays on record")
+            for table in (tables.target, tables.source, tables.run):
+                connection.execute(delete(table).where(table.c.run == row.run))
+        self._heads.pop(run_id, None)
+
+    def planned(self, run_id: str) -> tuple[str, int]:
+        """The digest of the list as it stands now, and how many commands it lists."""
+        record = self.run(run_id)
+        with self._database.read() as connection:
+            number = self._head(connection, run_id).number
+            digest, _, commands = digest_of(connection, record, number)
+        return digest, commands
+
+    # ------------------------------------------------------------ while it is on
+
+    def commit(
+        self, run_id: str, entries: Sequence[Entry], claim: Claim | None = None, *, now_ms: int
+    ) -> Granted:
+        """Record entries and claim targets in one transaction, durable when this returns."""
+        with self._database.write() as connection:
+            head = self._head(connection, run_id)
+            return self._settling.commit(connection, head, entries, claim, now_ms)
+
+    def recorded_elsewhere(self, run_id: str, ordinal: int, ids: Sequence[str]) -> set[str]:
+        """Ids recorded as cancelled by another run, or for another target of this one."""
+        with self._database.read() as connection:
+            head = self._head(connection, run_id)
+            return across.recorded_elsewhere(connection, head, ordinal, ids)
+
+    # ------------------------------------------------------------ what is left open
+
+    def in_doubt(self, run_id: str) -> list[Doubt]:
+        """Targets that were claimed and not settled since, in the order of the plan."""
+        with self._database.read() as connection:
+            return list(doubts.in_doubt(connection, self._head(connection, run_id).number).values())
+
+    def deferred(self, run_id: str) -> Iterator[int]:
+        """Ordinals that were put off and not claimed since."""
+        return self._sliced(run_id, doubts.deferred)
+
+    def ordinals_with_outcome(self, run_id: str, kinds: Sequence[OutcomeKind]) -> Iterator[int]:
+        """Ordinals whose final recorded outcome is one of `kinds`; none that is in doubt."""
+        names = tuple(kind.value for kind in kinds)
+
+        def listed(connection: Connection, run: int, after: int) -> list[int]:
+            return doubts.with_outcome(connection, run, names, after)
+
+        return self._sliced(run_id, listed)
+
+    def unclaimed(self, run_id: str) -> range:
+        """Ordinals that were never claimed: the end of the plan."""
+        with self._database.read() as connection:
+            head = self._head(connection, run_id)
+            return range(self._settling.next_ordinal(connection, head), head.targets)
+
+    def never_attempted(self, run_id: str) -> Iterator[int]:
+        """Ordinals that a resume sends: put off, then never claimed."""
+        yield from self.deferred(run_id)
+        yield from self.unclaimed(run_id)
+
+    def last_pass(self, run_id: str) -> int:
+        """The highest pass so far; 0 before the first."""
+        with self._database.read() as connection:
+            return doubts.last_pass(connection, self._head(connection, run_id).number)
+
+    def open_intents(self, run_id: str) -> dict[Device, int]:
+        """Devices in doubt in other runs, each with the ms before which nothing was sent."""
+        with self._database.read() as connection:
+            return across.open_intents(connection, self._head(connection, run_id))
+
+    # ------------------------------------------------------------ what became of it
+
+    def counts(self, run_id: str) -> dict[OutcomeKind, int]:
+        """How many targets ended in each outcome: every name, the sum is all targets."""
+        with self._database.read() as connection:
+            return reading.count(connection, self._head(connection, run_id))
+
+    def commands(self, run_id: str) -> int:
+        """How many commands are recorded as cancelled, each once for its target."""
+        with self._database.read() as connection:
+            return reading.count_commands(connection, self._head(connection, run_id))
+
+    def rows(self, run_id: str) -> Iterator[ReportRow]:
+        """Every target of the run in the order of the plan, read in slices."""
+        with self._database.read() as connection:
+            head = self._head(connection, run_id)
+            end = end_of(_row(connection, run_id))
+            open_ones = doubts.in_doubt(connection, head.number)
+        for lo in range(0, head.targets, reading.SLICE):
+            hi = lo + reading.SLICE - 1
+            with self._database.read() as connection:
+                rows = reading.read_slice(connection, head, end, open_ones, lo, hi)
+            yield from rows
+
+    def find(self, *, commandId: str | None = None, deviceKey: str | None = None) -> list[Found]:
+        """Which runs touched this command or device, newest run first; one of each command."""
+        with self._database.read() as connection:
+            return across.find(connection, commandId, deviceKey)
+
+    def also_touched_by(self, run_id: str) -> list[Touched]:
+        """Other runs that touched devices of this one, from 48 h before it on, newest first."""
+        with self._database.read() as connection:
+            return across.also_touched(connection, self._head(connection, run_id))
+
+    # ------------------------------------------------------------ helpers
+
+    def _head(self, connection: Connection, run_id: str) -> Head:
+        """The unchanging part of a run, read once."""
+        head = self._heads.get(run_id)
+        if head is None:
+            head = self._heads[run_id] = head_of(connection, _row(connection, run_id))
+        return head
+
+    def _sliced(
+        self, run_id: str, read: Callable[[Connection, int, int], list[int]]
+    ) -> Iterator[int]:
+        """Ordinals in slices, without those in doubt now: something newer is true of them."""
+        with self._database.read() as connection:
+            number = self._head(connection, run_id).number
+            doubtful = doubts.in_doubt(connection, number)
+        after = -1
+        while True:
+            with self._database.read() as connection:
+                ordinals = read(connection, number, after)
+            yield from (ordinal for ordinal in ordinals if ordinal not in doubtful)
+            if len(ordinals) < doubts.SLICE:
+                return
+            after = ordinals[-1]
+
+    def _record(self, row: Row[Any]) -> RunRecord:
+        names = {"state", "end", "rehearsal"}.symmetric_difference(RunRecord.__struct_fields__)
+        given = {name: getattr(row, name) for name in names}
+        rehearsal = row.rehearsal and msgspec.json.decode(row.rehearsal, type=Rehearsal)
+        return RunRecord(**given, rehearsal=rehearsal, end=end_of(row), state=self._state(row))
+
+    def _state(self, row: Row[Any]) -> RunState:
+        """Started without an end is running as long as its process holds the job's lock."""
+        if row.started_ms is None:
+            return "planned"
+        if row.finished_ms is not None:
+            return "finished"
+        if self._database.path is None:  # dies with its process
+            return "running"
+        return "running" if locked_by(self._url, row.job) == row.run_id else "interrupted"
+
+    def _unclear(self, text: str, candidates: list[str]) -> str:
+        if not candidates:
+            return f"{text}: no such run in ledger {self._database.name}: see `cancel-worker runs`"
+        listed = ", ".join(candidates[:10]) + (", …" if len(candidates) > 10 else "")
+        return f"{text}: {len(candidates)} runs begin so: write one of {listed}"
+
+
+def _row(connection: Connection, run_id: str) -> Row[Any]:
+    row = connection.execute(select(tables.run).where(_run.run_id == run_id)).first()
+    if row is None:
+        raise UsageError(f"{run_id}: no such run in this ledger: see `cancel-worker runs`")
+    return row

@@ -1,0 +1,275 @@
+"""The course of one target, from its first call to its last, told step by step.
+
+It sends through the wire, keeps in the case what is proven, asks `retry` whether to repeat and
+`reconcile` what became of a call in doubt. Nothing here knows of batches, counts or other targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import count
+from typing import Protocol
+
+from worker.clock import Clock
+from worker.model import (
+    Ambiguous,
+    Answered,
+    CancelAll,
+    CancelOne,
+    Command,
+    Evidence,
+    Listed,
+    NotSent,
+    Refused,
+)
+from worker.run.case import Call, Case, Standing
+from worker.run.course import aside
+from worker.run.reconcile import LOOK_BACK_MS, Reconciler, SearchTrouble, gateway_ms_at
+from worker.run.retry import Budget, RetryPolicy
+from worker.run.wire import Gateway, Halted, Wire
+
+
+class Sink(Protocol):
+    """Who is told of a case on its way; plain calls."""
+
+    def progress(self, case: Case) -> None:
+        """Keep the case's fresh commands, and its doubt if there is any."""
+
+    def retried(self, case: Case, call: Call, delay: float) -> None:
+        """A call will be repeated in so many seconds."""
+
+
+class Executor:
+    """Runs courses; one for the whole run, with no state of its own."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        gateway: Gateway,
+        reconciler: Reconciler,
+        policy: RetryPolicy,
+        budget: Budget,
+        search_budget: Budget,
+        clock: Clock,
+        sink: Sink,
+        *,
+        by_id: bool = False,
+    ) -> None:
+        """by_id: this gateway cancels single commands only, so all_cached searches first."""
+        self._wire = wire
+        self._gateway = gateway
+        self._reconciler = reconciler
+        self._policy = policy
+        self._budget = budget
+        self._clock = clock
+        self._sink = sink
+        self._search_budget = search_budget
+        self._by_id = by_id
+
+    async def course(self, case: Case) -> None:
+        """All that is done for one target; Halted when the run stops on the way."""
+        target = case.target
+        if isinstance(target.scope, Listed):
+            ids = (Command(i) for i in target.scope.commandIds if i not in case.recorded)
+            await self._calls(case, _by_id(case, ids))
+        elif self._by_id:
+            await self._by_search(case, self._reconciler.rules.tries)
+        else:
+            if not case.calls:
+                case.calls.append(Call(CancelAll(target.device, target.orgId)))
+            await self._call(case, case.calls[0])
+
+    async def _calls(self, case: Case, calls: list[Call]) -> None:
+        for call in calls:
+            if case.attempts:
+                self._sink.progress(case)
+                await aside(self._clock.monotonic())  # so that what is cancelled is counted
+            await self._call(case, call)
+            if call.standing in _ENDS:
+                break
+
+    async def _call(self, case: Case, call: Call) -> None:
+        """Send one call until something is proven of it, or repetitions are spent."""
+        if call.in_doubt:
+            await self._reconciler.look_up(case, call)
+        while call.standing is Standing.OPEN:
+            await self._attempt(case, call)
+            if call.in_doubt and isinstance(call.last, Answered | Ambiguous):
+                await self._reconciler.look_up(case, call)
+            if call.standing is Standing.OPEN:
+                delay = self._delay(call)
+                if delay is None:
+                    await self._give_up(case, call)
+                else:
+                    self._sink.retried(case, call, delay)
+                    await aside(self._clock.monotonic() + delay)
+
+    async def _attempt(self, case: Case, call: Call) -> None:
+        """Send once and keep what the reply proves."""
+        if call.attempts == 0:
+            call.started = self._clock.monotonic()
+            self._budget.called()
+        sent = call.started
+
+        def departs() -> None:
+            nonlocal sent
+            sent, call.sending = self._clock.monotonic(), True
+
+        try:
+            evidence = await self._wire.cancel(
+                call.request, again=call.attempts > 0, departs=departs
+            )
+        except Halted:  # not before a reply proved that nothing was executed
+            call.sending = False
+            raise
+        call.attempts += 1
+        case.attempts += 1
+        if isinstance(evidence, Answered | Ambiguous):
+            call.sent(sent, gateway_ms_at(self._gateway, self._clock, sent))
+        _keep(case, call, evidence)
+        call.sending = False
+        if call.in_doubt:
+            self._sink.progress(case)
+
+    def _delay(self, call: Call) -> float | None:
+        """Seconds before the next attempt of a call proven not executed; None: give up."""
+        last = call.last
+        if isinstance(last, NotSent) and not last.retryable:
+            return None
+        if isinstance(last, Refused) and not last.transient:
+            return None
+        late = not self._policy.may_repeat_cancel_all(call.first_sent)
+        if call.tainted and call.commandId is None and late:
+            return None
+        delay = self._policy.delay(call.attempts, call.started, self._budget)
+        # after a 429 the gate makes everybody wait
+        throttled = isinstance(last, Refused) and last.cause == "throttled"
+        return 0.0 if delay is not None and throttled else delay
+
+    async def _give_up(self, case: Case, call: Call) -> None:
+        """Repetitions are spent: settle by what is proven, after a last look if there is doubt."""
+        if call.in_doubt:
+            await self._reconciler.look_up(case, call)
+        if call.standing is not Standing.OPEN:
+            return
+        last = call.last
+        if case.recorded_for(call):
+            call.standing = Standing.INCOMPLETE
+        elif isinstance(last, Refused) and not last.transient:
+            call.standing = _refusal(last)
+        else:
+            call.standing = Standing.FAILED
+            call.spent = not call.tainted and (not isinstance(last, NotSent) or last.retryable)
+
+    async def _by_search(self, case: Case, tries: int) -> None:
+        """Cancel what a search shows, until nothing older than the first search is cached."""
+        case.by_id = True
+        if not await self._settle_doubt(case):
+            return
+        first = self._clock.monotonic()
+        for again in range(tries + 1):
+            if again:
+                await aside(self._clock.monotonic() + self._reconciler.rules.wait)
+            cached = await self._discover(case, first)
+            if isinstance(cached, SearchTrouble):
+                case.discovery = _undiscovered(case, cached, first=again == 0)
+                return
+            left = [c for c in cached if c.commandId not in case.recorded]
+            if not left:
+                return
+            if again == tries:
+                case.discovery = Standing.INCOMPLETE if case.recorded else Standing.UNKNOWN
+                case.cause = "still_cached"
+                return
+            await self._calls(case, _by_id(case, left))
+            if any(call.standing not in _DONE for call in case.calls):
+                return
+
+    async def _settle_doubt(self, case: Case) -> bool:
+        """Look up what an earlier pass or run left in doubt; False: that was all there is to do."""
+        for doubtful in case.calls:
+            await self._reconciler.look_up(case, doubtful)
+            if doubtful.standing is not Standing.OPEN:
+                return False
+        case.calls.clear()
+        return True
+
+    async def _discover(self, case: Case, first: float) -> list[Command] | SearchTrouble:
+        """What was cached at the first search and still is, oldest first; searched until it works.
+
+        A search executes nothing, so it is repeated whatever went wrong, except when refused.
+        first is the monotonic moment of the first search.
+        """
+        started = self._clock.monotonic()
+        self._search_budget.called()
+        oldest_ms = gateway_ms_at(self._gateway, self._clock, first) - LOOK_BACK_MS
+        for attempt in count(1):
+            cached = await self._reconciler.cached(case, oldest_ms)
+            if cached is not SearchTrouble.FAILED:
+                break
+            delay = self._policy.delay(attempt, started, self._search_budget)
+            if delay is None:
+                break
+            await aside(self._clock.monotonic() + delay)
+        if isinstance(cached, SearchTrouble):
+            return cached
+        first_ms = gateway_ms_at(self._gateway, self._clock, first)  # a reply told the clock
+        older = [c for c in cached if c.created_ms is None or c.created_ms <= first_ms]
+        return sorted(older, key=lambda c: (c.created_ms or 0, c.commandId))
+
+
+_ENDS = (Standing.ANOMALOUS, Standing.NOT_FOUND)  # other calls would be about the same device
+_DONE = (Standing.CANCELLED, Standing.EMPTY)  # a fresh search may show that there is more to do
+
+
+def _by_id(case: Case, commands: Iterable[Command]) -> list[Call]:
+    """The calls that cancel these commands; one that cancelled nothing before is made anew."""
+    made = {call.commandId: call for call in case.calls}
+    calls = []
+    for command in commands:
+        call = made.get(command.commandId)
+        if call is None or call.standing is Standing.EMPTY:
+            if call is not None:
+                case.calls.remove(call)
+            request = CancelOne(case.target.device, case.target.orgId, command.commandId)
+            call = Call(request, command)
+            case.calls.append(call)
+        calls.append(call)
+    return calls
+
+
+def _keep(case: Case, call: Call, evidence: Evidence) -> None:
+    """Keep in the case what one attempt proved."""
+    call.last = evidence
+    match evidence:
+        case NotSent():
+            call.cause = evidence.cause
+        case Refused():
+            if evidence.cause != "throttled" or call.cause is None:
+                call.cause = evidence.cause  # throttled only when nothing else was said
+            if not evidence.transient and not call.tainted:
+                call.standing = _refusal(evidence)
+        case Answered():
+            case.record(call, evidence.commands, "response", evidence.requestId)
+            call.cause = evidence.anomaly or next(iter(evidence.warnings), None)
+            if evidence.anomaly is not None:
+                call.standing = Standing.ANOMALOUS
+            elif not call.tainted:
+                call.standing = Standing.CANCELLED if evidence.commands else Standing.EMPTY
+        case Ambiguous():
+            call.cause = evidence.cause
+            call.tainted = True
+            case.record(call, evidence.partial, "response", evidence.requestId)
+    call.in_doubt = call.tainted and call.standing is Standing.OPEN
+
+
+def _refusal(refused: Refused) -> Standing:
+    return Standing.NOT_FOUND if refused.cause == "not_found" else Standing.REJECTED
+
+
+def _undiscovered(case: Case, trouble: SearchTrouble, *, first: bool) -> Standing:
+    """A target whose commands could not be searched: before the first call nothing is executed."""
+    case.cause = trouble.value
+    if first:
+        return Standing.FAILED
+    return Standing.INCOMPLETE if case.recorded else Standing.UNKNOWN

@@ -1,0 +1,190 @@
+"""The look-up: what became of a call that may have been executed.
+
+Two searches, cached commands first, then cancelled ones: a command that moves between the two is
+then seen in the second and never missed by both. `compare` concludes, purely; `Reconciler` asks.
+Found in state 2 means found cancelled, not proven cancelled by us: evidence `search`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from enum import StrEnum
+
+from msgspec import Struct
+
+from worker.clock import Clock
+from worker.model import Command, Page, Refused, Target
+from worker.run.case import Call, Case, Standing
+from worker.run.course import aside
+from worker.run.wire import Gateway, Wire
+
+#: How long before the first send a command may have been cached: its longest life and a margin.
+LOOK_BACK_MS = (48 * 60 + 10) * 60 * 1000
+
+_CACHED, _CANCELLED = 1, 2  # states of a command
+_MOST_PAGES = 200  # of one search
+
+#: Of the ids given, those that an earlier run or another target of this run has on record.
+RecordedElsewhere = Callable[[Target, list[str]], Awaitable[set[str]]]
+
+
+class LookupRules(Struct, frozen=True):
+    """The `lookup` section of the configuration."""
+
+    wait: float = 2.0  # seconds before each try: searches lag behind updates
+    tries: int = 2
+
+
+class SearchTrouble(StrEnum):
+    """Why a search settles nothing."""
+
+    FAILED = "search_failed"
+    DENIED = "search_denied"
+
+
+class Finding(StrEnum):
+    """What one try showed of a call that may have been executed."""
+
+    DONE = "done"  # nothing of it is cached any more
+    NOT_DONE = "not_done"  # still cached, and nothing is cancelled
+    PARTLY = "partly"  # some of each
+
+
+class Sight(Struct, frozen=True):
+    """What one try of a look-up saw."""
+
+    finding: Finding
+    found: tuple[Command, ...]  # newly found in state 2: cancelled, by us or by somebody
+    states: Mapping[str, int]  # the state each command was seen in
+
+
+def compare(
+    cached: Iterable[Command],
+    cancelled: Iterable[Command],
+    *,
+    asked: str | None,
+    recorded: frozenset[str],
+    elsewhere: frozenset[str],
+    last_sent_ms: int,
+) -> Sight:
+    """Conclude from the commands seen in state 1 and then in state 2.
+
+    asked is the id of a call by id, None for a cancel-all; recorded holds the ids that this target
+    has on record, elsewhere those that another target or an earlier run has; last_sent_ms is the
+    gateway's clock at the last send, read as late as it can have been.
+    """
+    cached = [c for c in cached if asked is None or c.commandId == asked]
+    cancelled = [c for c in cancelled if asked is None or c.commandId == asked]
+    gone = {c.commandId for c in cancelled} | recorded
+    left = [
+        c
+        for c in cached
+        if c.commandId not in gone
+        and (asked is not None or c.created_ms is None or c.created_ms <= last_sent_ms)
+    ]
+    found = tuple(c for c in cancelled if c.commandId not in recorded | elsewhere)
+    if not left:
+        finding = Finding.DONE
+    elif found or recorded:
+        finding = Finding.PARTLY
+    else:
+        finding = Finding.NOT_DONE
+    states = {c.commandId: 1 for c in cached} | {c.commandId: 2 for c in cancelled}
+    return Sight(finding, found, states)
+
+
+class Reconciler:
+    """Looks calls up; waiting for the search to catch up holds no worker."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        gateway: Gateway,
+        rules: LookupRules,
+        clock: Clock,
+        recorded_elsewhere: RecordedElsewhere,
+    ) -> None:
+        self._wire = wire
+        self._gateway = gateway
+        self.rules = rules
+        self._clock = clock
+        self._recorded_elsewhere = recorded_elsewhere
+
+    async def look_up(self, case: Case, call: Call) -> None:
+        """Settle a call in doubt by what searches show, or leave it open: not executed.
+
+        Still cached concludes only from the last try, since the search may lag.
+        """
+        seen: Sight | SearchTrouble = SearchTrouble.FAILED
+        for _ in range(self.rules.tries):
+            await aside(self._clock.monotonic() + self.rules.wait)
+            seen = await self._sight(case, call)
+            if seen is SearchTrouble.DENIED:
+                break
+            if isinstance(seen, Sight):
+                case.record(call, seen.found, "search", None)
+                if seen.finding is Finding.DONE:
+                    break
+        _conclude(case, call, seen)
+
+    async def search(self, case: Case, state: int, oldest_ms: int) -> list[Command] | SearchTrouble:
+        """All commands of a target's device in a state, back to oldest_ms (gateway's clock)."""
+        found: dict[str, Command] = {}
+        read = 0
+        for page_no in range(1, _MOST_PAGES + 1):
+            page = await self._wire.search(case.target.device, case.target.orgId, state, page_no)
+            if not isinstance(page, Page):
+                denied = isinstance(page, Refused) and not page.transient
+                return SearchTrouble.DENIED if denied else SearchTrouble.FAILED
+            for command in page.commands:
+                case.meet(command)
+                if command.created_ms is None or command.created_ms >= oldest_ms:
+                    found[command.commandId] = command
+            read += len(page.commands)
+            oldest = page.commands[-1].created_ms if page.commands else None
+            if not page.commands or read >= page.total or (oldest or oldest_ms) < oldest_ms:
+                return list(found.values())
+        return SearchTrouble.FAILED
+
+    async def cached(self, case: Case, oldest_ms: int) -> list[Command] | SearchTrouble:
+        """What is cached for a target's device now."""
+        return await self.search(case, _CACHED, oldest_ms)
+
+    async def _sight(self, case: Case, call: Call) -> Sight | SearchTrouble:
+        oldest = (call.first_sent_ms or self._gateway.gateway_ms()) - LOOK_BACK_MS
+        cached = await self.search(case, _CACHED, oldest)
+        if isinstance(cached, SearchTrouble):
+            return cached
+        cancelled = await self.search(case, _CANCELLED, oldest)
+        if isinstance(cancelled, SearchTrouble):
+            return cancelled
+        ids = [c.commandId for c in cancelled if c.commandId not in case.recorded]
+        elsewhere = await self._recorded_elsewhere(case.target, ids) if ids else set()
+        return compare(
+            cached,
+            cancelled,
+            asked=call.commandId,
+            recorded=case.recorded_for(call),
+            elsewhere=frozenset(elsewhere),
+            last_sent_ms=gateway_ms_at(self._gateway, self._clock, call.last_sent),
+        )
+
+
+def gateway_ms_at(gateway: Gateway, clock: Clock, moment: float | None) -> int:
+    """The gateway's clock at a past monotonic moment (None: now), by what replies told of it."""
+    age = 0.0 if moment is None else clock.monotonic() - moment
+    return gateway.gateway_ms() - int(age * 1000)
+
+
+def _conclude(case: Case, call: Call, seen: Sight | SearchTrouble) -> None:
+    recorded = bool(case.recorded_for(call))
+    if isinstance(seen, SearchTrouble):
+        call.standing = Standing.INCOMPLETE if recorded else Standing.UNKNOWN
+        call.cause = seen.value
+        return
+    call.in_doubt = False
+    call.looked_up = True
+    if call.commandId is not None:
+        call.state = seen.states.get(call.commandId)
+    if seen.finding is Finding.DONE:
+        call.standing = Standing.CANCELLED if recorded else Standing.EMPTY

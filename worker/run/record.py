@@ -1,0 +1,111 @@
+"""What a run leaves behind: each case's facts on their way into the ledger, and who sees them.
+
+Facts are handed to the writer at once and told to the observer when they are durable; a target
+stays known here between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from worker.ledger.entry import ID_OF_OTHER_DEVICE, Conflict, Deferral, DoubtMark, Entry
+from worker.model import Ambiguous, CommandResult, Outcome, Refused, Stop, Target
+from worker.run.case import Call, Case
+from worker.run.stop import Switch
+
+
+class Writer(Protocol):
+    """Where entries go (`ledger.writer.Writer`); a plain call."""
+
+    def put(self, entry: Entry) -> None:
+        """Record it with the next group."""
+
+
+class Observer(Protocol):
+    """Who watches a run; plain calls that neither wait nor raise."""
+
+    def settled(self, outcome: Outcome) -> None:
+        """A target has its outcome, not durable yet."""
+
+    def recorded(
+        self, target: Target, commands: Sequence[CommandResult], outcome: Outcome | None
+    ) -> None:
+        """Cancelled commands, and perhaps the outcome, are durable."""
+
+    def put_off(self, target: Target, cause: str) -> None:
+        """A target waits for a later pass."""
+
+    def retried(self, case: Case, call: Call, delay: float) -> None:
+        """A call will be repeated in so many seconds."""
+
+    def throttled(self, reply: Refused | Ambiguous, seconds: float, concurrency: int) -> None:
+        """Everybody waits for so long, and then so many may be in flight."""
+
+    def broke(self, target: Target, bug: BaseException) -> None:
+        """The course of a target ended with a bug of ours."""
+
+
+class Recorder:
+    """Turns cases into entries, and committed entries into what observers see."""
+
+    writer: Writer  # set once it is there: it is made with `committed`
+
+    def __init__(self, observer: Observer, switch: Switch) -> None:
+        self._observer = observer
+        self._switch = switch
+        self._open: dict[int, Target] = {}
+        self.commands = 0  # recorded as cancelled, handed over so far
+
+    def progress(self, case: Case) -> None:
+        """Keep the case's fresh commands, and its doubt if there is any."""
+        doubt = _doubt(case)
+        if case.fresh or doubt is not None:
+            self._put(case, doubt)
+
+    def settle(self, case: Case, outcome: Outcome) -> None:
+        """The end of a case."""
+        self._put(case, outcome)
+        self._observer.settled(outcome)
+
+    def put_off(self, case: Case, cause: str) -> None:
+        """Back to the plan: all of it is proven unsent."""
+        self._put(case, Deferral(cause, case.attempts))
+        self._observer.put_off(case.target, cause)
+
+    def retried(self, case: Case, call: Call, delay: float) -> None:
+        """A call will be repeated in so many seconds."""
+        self._observer.retried(case, call, delay)
+
+    def committed(self, entries: Sequence[Entry], conflicts: Sequence[Conflict]) -> None:
+        """The writer made these durable; an id of another device stops the run."""
+        for conflict in conflicts:
+            if conflict.cause == ID_OF_OTHER_DEVICE:
+                said = f"commandId {conflict.commandId} was already cancelled for another device"
+                self._switch.throw(Stop("anomaly", said, count=1, of=1))
+        for entry in entries:
+            ended = isinstance(entry.verdict, Outcome | Deferral)
+            known = self._open.pop if ended else self._open.get
+            target = known(entry.ordinal, None)
+            if target is not None:
+                outcome = entry.verdict if isinstance(entry.verdict, Outcome) else None
+                self._observer.recorded(target, entry.commands, outcome)
+
+    def _put(self, case: Case, verdict: Outcome | DoubtMark | Deferral | None) -> None:
+        fresh = tuple(case.fresh)
+        case.fresh.clear()
+        self.commands += len(fresh)
+        self._open[case.target.ordinal] = case.target
+        self.writer.put(Entry(case.target.ordinal, case.pass_no, fresh, verdict))
+
+
+def _doubt(case: Case) -> DoubtMark | None:
+    calls = [call for call in case.calls if call.in_doubt]
+    if not calls:
+        return None
+    return DoubtMark(
+        first_sent_ms=min(call.first_sent_ms or 0 for call in calls),
+        last_sent_ms=max(call.last_sent_ms or 0 for call in calls),
+        attempts=case.attempts,
+        cause=calls[-1].cause or "in_doubt",
+    )

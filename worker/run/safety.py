@@ -1,0 +1,184 @@
+"""When outcomes say that a run does more harm than good: the rules that stop it (exit code 5).
+
+Pure bookkeeping over what settled, in settle order; the runner throws the switch.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+from msgspec import Struct
+
+from worker.model import Outcome, OutcomeKind, Stop
+
+_WINDOW = 1_000  # settled targets that `abort.failed` looks back on
+_FORBIDDEN = 20
+_WRONG_PATH = 5
+_NOT_FOUND = 20
+_FAILURES = {OutcomeKind.FAILED, OutcomeKind.REJECTED, OutcomeKind.UNKNOWN}
+_NO_ANSWER = {OutcomeKind.FAILED, OutcomeKind.UNKNOWN, OutcomeKind.NOT_ATTEMPTED}
+
+
+class AbortRules(Struct, frozen=True):
+    """The `abort` section of a job."""
+
+    failed: float = 0.05  # share of the last settled targets
+    min_sample: int = 50
+    consecutive: int = 20
+
+
+class _Cell(Struct, eq=False):
+    failed: bool
+    recent: bool = True  # among those looked back on
+
+
+class Safety:
+    """Judges each outcome as it settles; the first stop it names is the run's."""
+
+    def __init__(self, abort: AbortRules | None, max_commands: int | None, orgId: str) -> None:
+        self._abort = abort
+        self._max_commands = max_commands
+        self._orgId = orgId
+        self._recent: deque[_Cell] = deque()
+        self._put_off: OrderedDict[int, _Cell] = OrderedDict()
+        self._failures = 0  # among the recent
+        self._in_a_row = 0
+        self._row_ids: deque[str] = deque(maxlen=5)
+        self._settled = 0
+        self._all_not_found = True
+        self._forbidden = 0
+        self._wrong_path = 0
+        self.succeeded = False  # anything ever
+
+    def next_pass(self) -> None:
+        """A later pass starts its row of failures anew."""
+        self._in_a_row = 0
+
+    def recorded(self, commands: int, *, left: bool) -> Stop | None:
+        """So many commands are cancelled in all; left: something has not begun yet."""
+        limit = self._max_commands
+        if limit is None or commands < limit or (commands == limit and not left):
+            return None
+        return Stop(
+            "max_commands",
+            f"{commands} commands are cancelled; limits.max_commands is {limit}",
+            count=commands,
+            of=limit,
+        )
+
+    def put_off(self, outcome: Outcome, *, left: bool) -> Stop | None:
+        """A target that would have this outcome waits for a later pass: failed until it settles."""
+        if outcome.cause == "throttled":
+            return None
+        cell = self._count(failed=True, requestId=outcome.requestId)
+        self._put_off[outcome.target.ordinal] = cell
+        while len(self._put_off) > _WINDOW:
+            self._put_off.popitem(last=False)
+        return self._too_many_failures() if left else None
+
+    def settled(self, outcome: Outcome, *, left: bool) -> Stop | None:
+        """A target settled; left: there is something that has not started yet."""
+        if outcome.kind is OutcomeKind.NOT_ATTEMPTED:
+            return None
+        stop = self._answers(outcome, left=left)
+        failed = outcome.kind in _FAILURES
+        if outcome.kind is OutcomeKind.NOT_FOUND:
+            self._leave_out(outcome.target.ordinal)
+            return stop
+        if failed and outcome.cause == "throttled":
+            return stop
+        if not failed:
+            self.succeeded = True
+            self._in_a_row = 0
+            self._row_ids.clear()
+        self._leave_out(outcome.target.ordinal)
+        self._count(failed=failed, requestId=outcome.requestId)
+        return stop or (self._too_many_failures() if failed and left else None)
+
+    def _count(self, *, failed: bool, requestId: str | None) -> _Cell:
+        cell = _Cell(failed)
+        self._recent.append(cell)
+        self._failures += int(failed)
+        if len(self._recent) > _WINDOW:
+            oldest = self._recent.popleft()
+            oldest.recent = False
+            self._failures -= int(oldest.failed)
+        if failed:
+            self._in_a_row += 1
+            if requestId:
+                self._row_ids.append(requestId)
+        return cell
+
+    def _leave_out(self, ordinal: int) -> None:
+        """A target that was put off settles: what it counted for until now counts no more."""
+        cell = self._put_off.pop(ordinal, None)
+        if cell is not None and cell.recent:
+            self._recent.remove(cell)
+            self._failures -= int(cell.failed)
+
+    def _too_many_failures(self) -> Stop | None:
+        rules = self._abort
+        if rules is None:
+            return None
+        if self._in_a_row >= rules.consecutive:
+            return Stop(
+                "abort_consecutive",
+                f"{self._in_a_row} targets in a row failed (abort.consecutive is "
+                f"{rules.consecutive})",
+                count=self._in_a_row,
+                of=rules.consecutive,
+                request_ids=tuple(self._row_ids),
+            )
+        sample = len(self._recent)
+        if sample >= rules.min_sample and self._failures > rules.failed * sample:
+            return Stop(
+                "abort_failed",
+                f"{self._failures} of the last {sample} targets failed (abort.failed is "
+                f"{rules.failed:.3g} of them)",
+                count=self._failures,
+                of=sample,
+                request_ids=tuple(self._row_ids),
+            )
+        return None
+
+    def _answers(self, outcome: Outcome, *, left: bool) -> Stop | None:
+        """The rules over what the gateway answers: 403, wrong path, all unknown."""
+        self._settled += 1
+        self._all_not_found &= outcome.kind is OutcomeKind.NOT_FOUND
+        ids = (outcome.requestId,) if outcome.requestId else ()
+        if outcome.kind is OutcomeKind.REJECTED and outcome.cause == "forbidden":
+            self._forbidden += 1
+            self._wrong_path = 0
+        elif outcome.kind is OutcomeKind.REJECTED and outcome.cause == "wrong_path":
+            self._wrong_path += 1
+            self._forbidden = 0
+        elif outcome.kind not in _NO_ANSWER:
+            self._forbidden = self._wrong_path = 0
+        if self._forbidden >= _FORBIDDEN:
+            return Stop(
+                "forbidden",
+                f"{self._forbidden} targets in a row were refused with 403: has this access key "
+                f"the permission Asset/Control for orgId {self._orgId}?",
+                count=self._forbidden,
+                of=self._settled,
+                request_ids=ids,
+            )
+        if self._wrong_path >= _WRONG_PATH:
+            return Stop(
+                "wrong_path",
+                f"{self._wrong_path} targets in a row were answered 404, and not by EnOS: wrong "
+                "path? check gateway.url",
+                count=self._wrong_path,
+                of=self._settled,
+                request_ids=ids,
+            )
+        if self._all_not_found and self._settled == _NOT_FOUND and left:
+            return Stop(
+                "not_found",
+                f"the first {_NOT_FOUND} targets do not exist for orgId {self._orgId}: wrong "
+                "organization, gateway or list?",
+                count=_NOT_FOUND,
+                of=_NOT_FOUND,
+                request_ids=ids,
+            )
+        return None

@@ -1,0 +1,288 @@
+"""One run from its first request to its last: permission, legs, later passes, verification.
+
+It puts the parts of `run` together around a gateway and a ledger's writer, and says how the run
+ended. What is asked of people, printed and kept about the run stands above, in the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Protocol
+
+import anyio
+from msgspec import Struct
+
+from worker.clock import Clock
+from worker.errors import LedgerError, RefusedError
+from worker.ledger.entry import ClaimedTarget
+from worker.ledger.writer import Writer
+from worker.model import Device, Refused, Requests, Stop, Target
+from worker.run.executor import Executor
+from worker.run.pace import Pace
+from worker.run.reconcile import LookupRules, Reconciler
+from worker.run.record import Observer, Recorder
+from worker.run.retry import Budget, RetryPolicy, RetryRules
+from worker.run.runner import Runner
+from worker.run.safety import AbortRules, Safety
+from worker.run.stop import Bounds, Switch
+from worker.run.verify import Findings, Verifier
+from worker.run.wire import Gateway, Halted, Wire
+
+
+class Rules(Struct, frozen=True):
+    """How a run works, whatever its list."""
+
+    orgId: str
+    concurrency: int
+    rate: float | None  # requests per second
+    retry: RetryRules
+    lookup: LookupRules
+    abort: AbortRules | None
+    max_commands: int | None
+    drain: float  # seconds for what is in flight when the run stops
+    by_id: bool = False  # the gateway cancels single commands only
+    verify_required: bool = False  # written in the job, so that a refused search refuses the run
+
+
+class Leg(Struct, frozen=True):
+    """A part of the plan that is worked off in one go."""
+
+    pass_no: int
+    members: tuple[int, ...] | None = None  # ordinals; None: all that was never claimed
+    limit: int | None = None  # the first so many targets of the plan
+    in_doubt_since: int | None = None  # its targets may have been called since, Unix ms
+
+
+class Cut(Protocol):
+    """How requests in flight are ended (`gateway.transport.Transport`)."""
+
+    def cut(self, at: float) -> None:
+        """No request outlives this monotonic moment."""
+
+
+class Recall(Protocol):
+    """What a run asks of the ledger's past; called where the writer's commits run."""
+
+    def open_intents(self) -> Mapping[Device, int]:
+        """Devices that earlier runs left in doubt, and since when, Unix ms."""
+
+    def recorded_elsewhere(self, ordinal: int, ids: Sequence[str]) -> set[str]:
+        """Those ids that an earlier run or another target of this run has on record."""
+
+
+class Ending(Struct):
+    """How the requests of a run ended."""
+
+    stop: Stop | None
+    requests: Requests
+    findings: Findings | None
+    internal_errors: int
+    durable: bool  # everything that happened is in the ledger
+
+
+class Session:
+    """The machinery of one run."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        gateway: Gateway,
+        transport: Cut,
+        writer: Writer,
+        recall: Recall,
+        clock: Clock,
+        switch: Switch,
+        bounds: Bounds,
+        observer: Observer,
+        recorder: Recorder,
+    ) -> None:
+        self._rules = rules
+        self._gateway = gateway
+        self._transport = transport
+        self._writer = writer
+        self._recall = recall
+        self._clock = clock
+        self._switch = switch
+        self._bounds = bounds
+        self._recorder = recorder
+        self.pace = Pace(clock, switch, rules.concurrency, rules.rate)
+        policy = RetryPolicy(rules.retry, clock)
+        self._budget = Budget(rules.retry)
+        self._wire = Wire(gateway, self.pace, policy, switch, bounds, observer)
+        self._reconciler = Reconciler(
+            self._wire, gateway, rules.lookup, clock, self._recorded_elsewhere
+        )
+        executor = Executor(
+            self._wire,
+            gateway,
+            self._reconciler,
+            policy,
+            self._budget,
+            Budget(rules.retry),
+            clock,
+            recorder,
+            by_id=rules.by_id,
+        )
+        self._safety = Safety(rules.abort, rules.max_commands, rules.orgId)
+        self._intents: Mapping[Device, int] = {}
+        self._in_doubt_since: int | None = None  # of the leg at hand
+        self._runner = Runner(
+            executor,
+            recorder,
+            self._safety,
+            switch,
+            clock,
+            observer,
+            self._doubt,
+            rules.concurrency,
+        )
+        switch.on_throw(self._drain)
+
+    async def run(
+        self,
+        legs: Sequence[Leg],
+        verify: Callable[[], AsyncIterator[Sequence[Target]]] | None,
+        probe: Target | None,
+    ) -> Ending:
+        """Work the legs off, then verify; never raises for what a gateway or a ledger does.
+
+        RefusedError when the probe shows that searches, which this run needs, are refused.
+        """
+        findings: Findings | None = None
+        refusal: RefusedError | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._keep_record)
+            group.start_soon(self._bounds.watch, self._switch)
+            try:
+                await self._permission(probe)
+                began = self._clock.monotonic()
+                self._intents = await self._writer.ask(self._recall.open_intents)
+                await self._work_off(legs)
+                await self._writer.flush()
+                if verify is not None and self._switch.stop is None:
+                    findings = await self._verify(verify(), began)
+            except RefusedError as refused:
+                refusal = refused
+            except Halted:
+                pass  # before the first cancel; the switch says why
+            except LedgerError as failure:
+                self._lost(failure)
+            durable = await self._close()
+            group.cancel_scope.cancel()
+        if refusal is not None:
+            raise refusal
+        return Ending(
+            self._switch.stop,
+            self._wire.requests,
+            findings,
+            self._runner.internal_errors,
+            durable,
+        )
+
+    async def look(
+        self, targets: AsyncIterator[Sequence[Target]], began_wall_ms: int | None
+    ) -> Findings | None:
+        """Only search: what of these targets is cached; None when the run stopped.
+
+        What was cached after began_wall_ms (local clock; None: now) is counted apart.
+        """
+        findings: Findings | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._bounds.watch, self._switch)
+            now_ms = self._clock.wall_ms()
+            age = 0.0 if began_wall_ms is None else (now_ms - began_wall_ms) / 1000
+            findings = await self._verify(targets, self._clock.monotonic() - age)
+            group.cancel_scope.cancel()
+        return findings
+
+    async def _permission(self, probe: Target | None) -> None:
+        """A run that needs searches learns before its first cancel whether it may."""
+        if probe is None:
+            return
+        reply = await self._wire.search(probe.device, probe.orgId, state=1, page=1)
+        if isinstance(reply, Refused) and not reply.transient:
+            told = reply.message or reply.cause
+            raise RefusedError(
+                "this run needs to search commands (verify, or gateway.cancel_all: by_id), and "
+                f"the gateway refuses it for orgId {probe.orgId}: {told} "
+                f"(requestId {reply.requestId}); nothing was cancelled. Ask for the permission, "
+                "or set verify: none in the job"
+            )
+
+    async def _work_off(self, legs: Sequence[Leg]) -> None:
+        """The legs in their order, then later passes over what each put off."""
+        retry = self._rules.retry
+        put_off: tuple[int, ...] = ()
+        for leg in legs:
+            await self._leg(leg, may_put_off=retry.passes > 0)
+            put_off += tuple(self._runner.put_off)
+        pass_no = max((leg.pass_no for leg in legs), default=0)
+        for later in range(1, retry.passes + 1):
+            if not put_off or not await self._switch.sleep(retry.cooldown):
+                return
+            self._budget.next_pass()
+            self._safety.next_pass()
+            await self._leg(Leg(pass_no + later, put_off), may_put_off=later < retry.passes)
+            put_off = tuple(self._runner.put_off)
+
+    async def _leg(self, leg: Leg, *, may_put_off: bool) -> None:
+        self._in_doubt_since = leg.in_doubt_since
+        if self._switch.stop is None:
+            await self._runner.work_off(self._claims(leg), may_put_off=may_put_off)
+
+    async def _claims(self, leg: Leg) -> AsyncIterator[list[ClaimedTarget]]:
+        self._writer.open_pass(leg.pass_no, leg.members, leg.limit)
+        while self._switch.stop is None and (batch := await self._writer.claim()):
+            yield batch
+
+    async def _verify(
+        self, targets: AsyncIterator[Sequence[Target]], began: float
+    ) -> Findings | None:
+        """Search again; began is the monotonic moment of the run's beginning."""
+
+        def began_ms() -> int:
+            age_ms = round((self._clock.monotonic() - began) * 1000)
+            return self._gateway.gateway_ms() - age_ms
+
+        verifier = Verifier(
+            self._reconciler, self._switch, self._clock, self._rules.concurrency, began_ms
+        )
+        return await verifier.verify(targets)
+
+    def _doubt(self, claimed: ClaimedTarget) -> tuple[int, int] | None:
+        """When a target may have been called before: first and last, gateway's clock."""
+        now_ms = self._gateway.gateway_ms()
+        since = [self._intents.get(claimed.target.device), self._in_doubt_since]
+        if claimed.doubt is not None:
+            since.append(claimed.doubt.first_sent_ms)
+        known = [moment for moment in since if moment is not None]
+        return (min(known), now_ms) if known else None
+
+    async def _recorded_elsewhere(self, target: Target, ids: list[str]) -> set[str]:
+        return await self._writer.ask(
+            lambda: self._recall.recorded_elsewhere(target.ordinal, ids)
+        )
+
+    async def _keep_record(self) -> None:
+        try:
+            await self._writer.serve()
+            await self._writer.flush()  # after a failure, this tells it
+        except LedgerError as failure:
+            self._lost(failure)
+
+    async def _close(self) -> bool:
+        """Everything put so far becomes durable, or the answer is False."""
+        try:
+            await self._writer.flush()
+            self._writer.close()
+        except LedgerError as failure:
+            self._lost(failure)
+            return False
+        return True
+
+    def _lost(self, failure: LedgerError) -> None:
+        self._switch.throw(Stop("record", str(failure)))
+
+    def _drain(self, _: Stop) -> None:
+        """What is in flight gets a moment more."""
+        self._transport.cut(self._clock.monotonic() + self._rules.drain)

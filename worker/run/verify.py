@@ -1,0 +1,128 @@
+"""Searching again afterwards: is anything still cached that the run should have taken?
+
+Read-only. Searches lag behind updates, so a target waits `lookup.wait` and a finding is believed
+only when the last try shows it too. What was cached after the run began is counted apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import anyio
+from msgspec import Struct
+
+from worker.clock import Clock
+from worker.model import Listed, OutcomeKind, Target, Verified
+from worker.run.case import Case
+from worker.run.reconcile import LOOK_BACK_MS, Reconciler, SearchTrouble
+from worker.run.stop import Switch
+from worker.run.wire import Halted
+
+#: What `verify: touched` searches again.
+TOUCHED = frozenset(
+    {OutcomeKind.CANCELLED, OutcomeKind.CANCELLED_INCOMPLETE, OutcomeKind.UNKNOWN}
+)
+
+
+class StillCached(Struct, frozen=True):
+    """Commands of a target that should be gone."""
+
+    target: Target
+    commandIds: tuple[str, ...]
+
+
+class Findings(Struct):
+    """What a verification came to."""
+
+    targets: int = 0
+    newer: int = 0
+    still_cached: list[StillCached] = []
+    unsearched: int = 0  # their searches failed
+    denied: bool = False  # the gateway refuses this key a search
+
+    def verified(self) -> Verified | None:
+        """The numbers of the report; None: not verified."""
+        if self.denied or self.unsearched:
+            return None
+        commands = sum(len(found.commandIds) for found in self.still_cached)
+        return Verified(self.targets, commands, self.newer)
+
+
+class Verifier:
+    """Searches targets again, `concurrency` at a time."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        switch: Switch,
+        clock: Clock,
+        concurrency: int,
+        began_ms: Callable[[], int],
+    ) -> None:
+        """began_ms: when the run began, by the gateway's clock as far as it is known by now."""
+        self._reconciler = reconciler
+        self._switch = switch
+        self._clock = clock
+        self._concurrency = concurrency
+        self._began_ms = began_ms
+
+    async def verify(self, targets: AsyncIterator[Sequence[Target]]) -> Findings | None:
+        """What is still cached of these targets; None when the run stopped meanwhile."""
+        findings = Findings()
+        rules = self._reconciler.rules
+        doubtful: list[Target] = []
+        if not await self._switch.sleep(rules.wait):
+            return None
+        async for batch in targets:
+            doubtful += await self._look(batch, findings, last=rules.tries == 1)
+        for again in range(2, rules.tries + 1):
+            if not doubtful or findings.denied:
+                break
+            if not await self._switch.sleep(rules.wait):
+                return None
+            doubtful = await self._look(doubtful, findings, last=again == rules.tries)
+        return None if self._switch.stop else findings
+
+    async def _look(
+        self, targets: Sequence[Target], findings: Findings, *, last: bool
+    ) -> list[Target]:
+        """Search each once; those to search again are returned."""
+        again: list[Target] = []
+        todo = iter(targets)
+
+        async def labour() -> None:
+            for target in todo:
+                if findings.denied:
+                    return
+                try:
+                    if not await self._settled(target, findings, last=last):
+                        again.append(target)
+                except Halted:
+                    return
+
+        async with anyio.create_task_group() as group:
+            for _ in range(min(self._concurrency, len(targets))):
+                group.start_soon(labour)
+        return again
+
+    async def _settled(self, target: Target, findings: Findings, *, last: bool) -> bool:
+        """Search one target; False when a later try may show something else."""
+        case = Case(target, 0, self._clock.monotonic())
+        cached = await self._reconciler.cached(case, self._began_ms() - LOOK_BACK_MS)
+        if cached is SearchTrouble.DENIED:
+            findings.denied = True
+            return True
+        if isinstance(cached, SearchTrouble):
+            findings.unsearched += int(last)
+            return last
+        asked = target.scope.commandIds if isinstance(target.scope, Listed) else None
+        ours = [c for c in cached if asked is None or c.commandId in asked]
+        began_ms = self._began_ms()
+        old = [c for c in ours if c.created_ms is None or c.created_ms <= began_ms]
+        if old and not last:
+            return False
+        findings.targets += 1
+        findings.newer += len(ours) - len(old)
+        if old:
+            findings.still_cached.append(StillCached(target, tuple(c.commandId for c in old)))
+        return True

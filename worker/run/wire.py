@@ -1,0 +1,226 @@
+"""One paced request to the gateway, and what its reply means for the whole run.
+
+Between a target's course and the gateway: a token first, then a place at the gate, then the
+request. A token that was turned down is renewed and the request sent again, uncounted. A 429 or a
+Retry-After pauses everybody; evidence that names a safety rule throws the switch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from math import isinf
+from typing import Protocol, TypeVar
+
+from worker.model import (
+    Ambiguous,
+    Answered,
+    CancelAll,
+    CancelCall,
+    Device,
+    Evidence,
+    NotSent,
+    Page,
+    Refused,
+    Requests,
+    SearchReply,
+    Stop,
+)
+from worker.run.pace import Pace
+from worker.run.retry import RetryPolicy
+from worker.run.stop import Bounds, Switch
+
+_BAD_ARGUMENT = 99400
+_CONGESTED = {429, 503}
+
+R = TypeVar("R", Evidence, SearchReply)
+
+
+class Gateway(Protocol):
+    """What a run asks of the gateway (`gateway.client.GatewayClient`)."""
+
+    async def authorize(self) -> NotSent | None:
+        """Wait for a usable token; a NotSent says why there is none."""
+
+    async def cancel(self, call: CancelCall) -> Evidence:
+        """Send one cancel request."""
+
+    async def search(self, device: Device, orgId: str, state: int, page: int) -> SearchReply:
+        """Ask for one page of a device's commands in a state, newest first."""
+
+    def gateway_ms(self) -> int:
+        """The latest that the gateway's clock can read now, Unix ms."""
+
+
+class Watcher(Protocol):
+    """Who is told of a pause."""
+
+    def throttled(self, reply: Refused | Ambiguous, seconds: float, concurrency: int) -> None:
+        """Everybody waits for so long, and then so many may be in flight."""
+
+
+class Halted(Exception):  # noqa: N818 - not an error: the run is stopping
+    """No further request starts; raised where one would have."""
+
+
+class Wire:
+    """Sends requests one by one, each when the gate lets it."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        pace: Pace,
+        policy: RetryPolicy,
+        switch: Switch,
+        bounds: Bounds,
+        watcher: Watcher,
+    ) -> None:
+        self._gateway = gateway
+        self._pace = pace
+        self._policy = policy
+        self._switch = switch
+        self._bounds = bounds
+        self._watcher = watcher
+        self._throttled_in_a_row = 0
+        self._cancel_all_answered = False
+        self.requests = Requests()
+
+    async def cancel(
+        self, call: CancelCall, *, again: bool, departs: Callable[[], None]
+    ) -> Evidence:
+        """Send a cancel; Halted when the run is stopping before it could go out.
+
+        departs is called the moment before a request goes out, however long it waited.
+        """
+
+        def request() -> Awaitable[Evidence]:
+            departs()
+            return self._gateway.cancel(call)
+
+        evidence = await self._send(request, Requests(cancel=1, retried=int(again)))
+        if isinstance(call, CancelAll):
+            self._check_first_cancel_all(evidence)
+        return evidence
+
+    async def search(self, device: Device, orgId: str, state: int, page: int) -> SearchReply:
+        """Ask for one page; Halted when the run is stopping."""
+        return await self._send(
+            lambda: self._gateway.search(device, orgId, state, page), Requests(search=1)
+        )
+
+    async def _send(self, request: Callable[[], Awaitable[R]], cost: Requests) -> R:
+        while True:
+            await self._authorize()
+            ticket = await self._pace.acquire()
+            if ticket is None:
+                raise Halted
+            congested = False
+            try:
+                self._check_bounds()
+                reply = await request()
+                congested = _is_congested(reply)
+            finally:
+                self._pace.release(ticket, congested=congested)
+            if isinstance(reply, NotSent) and reply.cause == "no_token":
+                continue  # somebody's 401 took the token away since
+            self._count(cost)
+            self._heed(reply)
+            if not (isinstance(reply, Refused) and reply.cause == "token"):
+                return reply
+            if reply.rule is not None:
+                raise Halted
+
+    async def _authorize(self) -> None:
+        trouble = await self._gateway.authorize()
+        if trouble is None:
+            return
+        if trouble.rule is not None:
+            self._throw(trouble.rule, trouble.message or "no token", None)
+        raise Halted
+
+    def _check_bounds(self) -> None:
+        if stop := self._bounds.passed():
+            self._switch.throw(stop)
+            raise Halted
+
+    def _count(self, cost: Requests) -> None:
+        so_far = self.requests
+        self.requests = Requests(
+            so_far.cancel + cost.cancel,
+            so_far.search + cost.search,
+            so_far.retried + cost.retried,
+        )
+
+    def _heed(self, reply: Evidence | SearchReply) -> None:
+        """Draw the consequences for everybody."""
+        if isinstance(reply, Answered):
+            if reply.anomaly is not None:
+                self._throw("anomaly", _ANOMALIES[reply.anomaly], reply.requestId)
+        elif not isinstance(reply, Page) and reply.rule is not None:
+            requestId = None if isinstance(reply, NotSent) else reply.requestId
+            self._throw(reply.rule, reply.message or reply.cause, requestId)
+        if isinstance(reply, Refused | Ambiguous):
+            self._pause(reply)
+        if not (isinstance(reply, Refused) and reply.cause == "throttled"):
+            self._throttled_in_a_row = 0
+
+    def _pause(self, reply: Refused | Ambiguous) -> None:
+        throttled = isinstance(reply, Refused) and reply.cause == "throttled"
+        seconds = reply.retry_after
+        if seconds is None:
+            if not throttled:
+                return
+            self._throttled_in_a_row += 1
+            seconds = self._policy.backoff(self._throttled_in_a_row)
+        longest = self._policy.rules.retry_after_max
+        if seconds > longest:
+            asked = "longer than a year" if isinf(seconds) else f"{seconds:.0f} s"
+            self._throw(
+                "retry_after",
+                f"the gateway asks for a pause of {asked} (Retry-After); "
+                f"retry.retry_after_max is {longest:.0f} s",
+                reply.requestId,
+            )
+            return
+        if stop := self._bounds.passed(ahead=seconds):
+            self._switch.throw(stop)
+            return
+        self._pace.pause(seconds)
+        self._watcher.throttled(reply, seconds, self._pace.window)
+
+    def _check_first_cancel_all(self, evidence: Evidence) -> None:
+        if self._cancel_all_answered or not isinstance(evidence, Answered | Refused):
+            return
+        if isinstance(evidence, Refused):
+            if evidence.transient:
+                return
+            if evidence.code == _BAD_ARGUMENT:
+                self._throw(
+                    "cancel_all_refused",
+                    "the gateway refused the first cancel-all as a bad request (99400): if this "
+                    "gateway requires commandId, set gateway.cancel_all: by_id",
+                    evidence.requestId,
+                )
+        self._cancel_all_answered = True
+
+    def _throw(self, rule: str, message: str, requestId: str | None) -> None:
+        ids = (requestId,) if requestId else ()
+        self._switch.throw(Stop(rule, message, count=1, of=1, request_ids=ids))
+
+
+_ANOMALIES = {
+    "other_device": "a reply was about another device than the one asked for",
+    "other_command": "a reply was about another command than the one asked for",
+    "malformed_id": "a reply held a commandId that is not a number of 1 to 32 digits",
+}
+
+
+def _is_congested(reply: Evidence | SearchReply) -> bool:
+    match reply:
+        case Refused(status=status) | Ambiguous(status=status) if status in _CONGESTED:
+            return True
+        case Ambiguous(cause="request_timeout") | NotSent(
+            cause="connect_timeout" | "no_descriptors"
+        ):
+            return True
+        case _:
+            return False
