@@ -8,7 +8,7 @@ name ends in `_ms`; a moment named `*_at` or `*_ms` is Unix time in milliseconds
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
@@ -202,12 +202,37 @@ class CommandResult(Struct, frozen=True):
     attempt: int  # which attempt of its call told it, 1 …
 
 
+class Named(Protocol):
+    """Whatever says of a device who it is."""
+
+    @property
+    def productKey(self) -> str | None: ...
+    @property
+    def deviceKey(self) -> str | None: ...
+    @property
+    def assetId(self) -> str | None: ...
+
+
 class Identity(Struct, frozen=True, gc=False):
     """All that is known of who a device is."""
 
     productKey: str | None = None
     deviceKey: str | None = None
     assetId: str | None = None
+
+    def completed_by(self, told: Named) -> Identity:
+        """What is missing, filled in; a word about another device changes nothing.
+
+        The two keys come together or not at all: one of them names no device.
+        """
+        pair, other = (self.productKey, self.deviceKey), (told.productKey, told.deviceKey)
+        if None not in pair and None not in other and pair != other:
+            return self
+        if None not in (self.assetId, told.assetId) and self.assetId != told.assetId:
+            return self
+        if None in pair and None not in other:
+            pair = other
+        return Identity(*pair, self.assetId or told.assetId)
 
 
 class Outcome(Struct, frozen=True):

@@ -497,6 +497,12 @@ def test_refused(status: int, raw: bytes, cause: str, code: int | None, transien
     assert "CANARY" not in str(read.message)
 
 
+def test_success_cannot_be_configured_away() -> None:
+    """Row 28: code 0 on the list of refused codes has no effect."""
+    assert read_cancel(ALL, got(body(data=[])), {0}) == Answered((), "r1")
+    assert isinstance(read_cancel(ALL, got(body(data=[]), 503), {0}), Ambiguous)
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 429])
 def test_refused_by_status_though_the_body_broke(status: int) -> None:
     """A status that was read proves it; the body is not needed."""

@@ -493,7 +493,7 @@ async def test_cut_ends_what_is_in_flight() -> None:
         transport.cut(before + 5)  # a later cut does not give time back
         assert facts(await ask(transport)) == (True, 200, BODY[:9], "cut")
         assert facts(await flying) == (True, 200, BODY[:9], "cut")
-        assert CLOCK.monotonic() - before < 0.5
+        assert CLOCK.monotonic() - before < 1.0
         assert await ask(transport) == Reply(sent=False, fault="cut")
         assert len(server.requests) == 2
 

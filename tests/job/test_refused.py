@@ -100,8 +100,10 @@ def test_utf16(desk: Desk) -> None:
         (
             "f.csv",
             b"assetId,b\na,c\rb,d\r",
-            '2:4: a quote or carriage return inside a cell: quote the whole cell and double each " '
-            "in it, end lines with LF or CR LF",
+            (
+                "2:4: a quote or carriage return inside a cell: "
+                'quote the whole cell and double each " in it, end lines with LF or CR LF'
+            ),
         ),
         ("f.ndjson", b"[" * 100_000, "1:1: nested too deep: write one flat object a line"),
         (
@@ -152,7 +154,7 @@ def test_broken_file_says_nothing_about_what_is_missing(desk: Desk) -> None:
     """Where YAML breaks off, only what was read is judged."""
     expected = (
         'job.yaml:1:7: name: 12 is a number in YAML: quote it: "12"\n'
-        "job.yaml:2:4: not YAML, mapping values are not allowed in this context: "
+        "job.yaml:2:10: not YAML, mapping values are not allowed in this context: "
         "check the indentation, or quote the value"
     )
-    assert expected == desk.refused("name: 12\na: b: c\n")
+    assert expected == desk.refused("name: 12\nreason: b: c\n")

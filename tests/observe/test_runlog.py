@@ -24,6 +24,7 @@ from worker.model import (
     Stop,
     Target,
 )
+from worker.observe import runlog
 from worker.observe.log import Kept, memory_log
 from worker.observe.runlog import RunLog
 from worker.observe.schema import log_schema
@@ -242,6 +243,7 @@ def test_every_other_event_of_a_run() -> None:
     log.run_paused(seconds=12, cause="retry_after")
     log.request_retried(TARGET, attempt=2, wait=0.5, cause="refused")
     log.gateway_throttled(http_status=429, wait=1.5, concurrency=8, retry_after=float("inf"))
+    log.internal_error(TARGET, "KeyError")
     log.run_stopping(Stop("forbidden", "m" * 600, 20, 20, ("q" * 600,)))
     end = RunEnd(1, 5, ("stopped for safety: forbidden",), Stop("forbidden", "m"), log_dropped=2)
     log.run_finished(end, {OutcomeKind.CANCELLED: 1})
@@ -252,6 +254,7 @@ def test_every_other_event_of_a_run() -> None:
         ("run.paused", "warning"),
         ("request.retried", "info"),
         ("gateway.throttled", "warning"),
+        ("internal.error", "error"),
         ("run.stopping", "warning"),
         ("run.finished", "info"),
         ("run.empty", "info"),
@@ -286,6 +289,7 @@ def test_every_other_event_of_a_run() -> None:
             "retry_after": None,
             "requestId": None,
         },
+        {"productKey": "p1", "deviceKey": "d1", "assetId": None, "kind": "KeyError"},
         {
             "rule": "forbidden",
             "count": 20,
@@ -303,6 +307,12 @@ def test_every_other_event_of_a_run() -> None:
         },
         {},
     ]
+
+
+def test_the_schema_knows_exactly_the_events_that_exist() -> None:
+    """An event without a promise to shippers, or a promise without an event, fails here."""
+    constants = {v for k, v in vars(runlog).items() if k.isupper() and isinstance(v, str)}
+    assert {line["title"] for line in log_schema()["oneOf"]} == constants
 
 
 @given(st.text(st.characters()), st.integers(-(2**63), 2**63 - 1))

@@ -122,6 +122,10 @@ def test_any_mixture_of_outcomes_gives_the_promised_code(
             Verdict(4, ("unknown: 2", "failed: 1")),
         ),
         (
+            exit_code({OutcomeKind.UNKNOWN: 1}, differences=2),
+            Verdict(1, ("differences from the simulator's truth: 2", "unknown: 1")),
+        ),
+        (
             exit_code({OutcomeKind.NOT_ATTEMPTED: 5}, stop=Stop("limit", ""), work_left=True),
             Verdict(0),
         ),

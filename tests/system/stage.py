@@ -68,15 +68,22 @@ class Stage:
         entries = [{**_entry(device), "commandIds": list(ids)} for device, ids in commands]
         return self.write_job(name, entries, scope="listed", **keys)
 
-    def write_job(self, name: str, entries: Sequence[Any], scope: str = "all_cached", **keys: str) -> Path:
+    def write_job(
+        self, name: str, entries: Sequence[Any], scope: str = "all_cached", **keys: str
+    ) -> Path:
         lines = [f"name: {name}", f"orgId: {ORG}", f"scope: {scope}"]
         lines += [f"{key}: {value}" for key, value in keys.items()]
-        lines += ["devices:", *(f"  - {json.dumps(entry, ensure_ascii=False)}" for entry in entries)]
+        lines += [
+            "devices:",
+            *(f"  - {json.dumps(entry, ensure_ascii=False)}" for entry in entries),
+        ]
         path = self.folder / f"{name}.yaml"
         path.write_text("\n".join(lines) + "\n")
         return path
 
-    def command(self, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *arguments: str | Path, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run cancel-worker to its end."""
         return subprocess.run(
             [*COMMAND, *map(str, arguments)],

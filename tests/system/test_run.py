@@ -99,7 +99,9 @@ def test_a_listed_job_touches_nothing_else(tmp_path: Path) -> None:
         assert code == (3 if document["outcomes"]["too_late"] else 0)
 
 
-@pytest.mark.parametrize("key", ["AA:BB:CC:01", "a&commandId=1", "100%2B", "a b", "设备1", "a+b#/?"])
+@pytest.mark.parametrize(
+    "key", ["AA:BB:CC:01", "a&commandId=1", "100%2B", "a b", "设备1", "a+b#/?"]
+)
 def test_a_device_key_reaches_the_gateway_as_itself(tmp_path: Path, key: str) -> None:
     """Row 68: whatever the key, one signed request for exactly this device."""
     with stage(tmp_path, busy=1.0) as gateway:
@@ -116,7 +118,12 @@ def test_by_id_searches_and_cancels_one_by_one(tmp_path: Path) -> None:
     with stage(tmp_path, busy=0.6) as gateway:
         job = gateway.job("by-id", [AssetId(f"asset{n:03}") for n in range(20)])
         code, document = gateway.run(
-            "run", job, "--yes", "--report", "json=all.json", CANCEL_WORKER_GATEWAY_CANCEL_ALL="by_id"
+            "run",
+            job,
+            "--yes",
+            "--report",
+            "json=all.json",
+            CANCEL_WORKER_GATEWAY_CANCEL_ALL="by_id",
         )
         assert code == 0
         assert set(_ids(json.loads((tmp_path / "all.json").read_text()))) == gateway.cancelled()

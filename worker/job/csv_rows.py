@@ -15,7 +15,7 @@ from worker.job.inventory_row import COLUMNS, MAX_LINE, Inventory, text_lines
 from worker.job.source import UnreadableError
 
 MAX_COLUMNS = 1000
-_CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"|([^",\r\n]*)')
+_CELL = re.compile(r'"([^"]*+(?:""[^"]*+)*+)"|([^",\r\n]*)')
 _UNQUOTED = (
     "a quote or carriage return inside a cell",
     'quote the whole cell and double each " in it, end lines with LF or CR LF',

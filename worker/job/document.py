@@ -40,10 +40,12 @@ _KINDS: dict[type[Event], Kind] = {MappingStartEvent: "map", SequenceStartEvent:
 _STARTS = frozenset(_KINDS)
 _ENDS = frozenset({MappingEndEvent, SequenceEndEvent})
 
+_LOADER = getattr(yaml, "CBaseLoader", None)  # None where PyYAML was built without libyaml
+
 _HINTS = {  # of the C parser's words: what to write instead
     "found a tab character that violates indentation": "indent with spaces",
     "found character that cannot start any token": "indent with spaces, quote special characters",
-    "did not find expected <document start>": "write one file for each job",
+    "did not find expected <document start>": "write one document a file",
     "mapping values are not allowed in this context": "check the indentation, or quote the value",
 }
 
@@ -73,13 +75,12 @@ class BrokenError(Exception):
 class Document:
     """A cursor over one document: ask what is ahead, then take it, walk it or skip it."""
 
-    def __init__(self, text: Text, findings: Findings, *, loader: Any = None) -> None:
+    def __init__(self, text: Text, findings: Findings, loader: Any = _LOADER) -> None:
         self._text = text
         self._findings = findings
         self._depth = 0
         self._nodes = 0
         self._ahead: Any = None
-        loader = loader or getattr(yaml, "CBaseLoader", None)
         if loader is None:
             findings.add(1, 1, "this PyYAML has no C parser", "install PyYAML with libyaml")
             raise BrokenError
@@ -104,7 +105,7 @@ class Document:
         """Read to the end: nothing may follow the root."""
         while not isinstance(event := self._take(), StreamEndEvent):
             if isinstance(event, DocumentStartEvent):
-                self._break(*_place(event), "a second document", "write one file for each job")
+                self._break(*_place(event), "a second document", "write one document a file")
 
     def peek(self) -> Node:
         """What is ahead, without its contents."""

@@ -7,12 +7,12 @@ schema.py alone; a bound that is not in those types does not exist.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
 import msgspec
-from msgspec import Meta, Struct, UnsetType
+from msgspec import Meta, Struct
 
 from worker.job.document import Node
 from worker.job.findings import Findings, known_or, shown
@@ -146,7 +146,7 @@ class HeadReader:
     ) -> Any:
         """The value of a scalar, held against the annotation of the field."""
         annotation = _hints(entry)[field]
-        remedy = _remedy(annotation)
+        remedy = next(_remedies(annotation))
         if node.kind != "scalar":
             self._found(node, f"{path}: not a single value", remedy)
             return None
@@ -188,12 +188,10 @@ def _hints(entry: type[Struct]) -> Mapping[str, Any]:
     return get_type_hints(entry, include_extras=True)
 
 
-def _remedy(annotation: Any) -> str:
-    """The remedy that stands in the innermost metadata."""
+def _remedies(annotation: Any) -> Iterator[str]:
+    """The remedies that stand in the metadata, the outermost first."""
     for part in (*getattr(annotation, "__metadata__", ()), *get_args(annotation)):
-        if isinstance(part, Meta):
-            if part.extra and "remedy" in part.extra:
-                return str(part.extra["remedy"])
-        elif part is not UnsetType and (found := _remedy(part)):
-            return found
-    return ""
+        if not isinstance(part, Meta):
+            yield from _remedies(part)
+        elif part.extra:
+            yield part.extra["remedy"]

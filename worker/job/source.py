@@ -71,9 +71,7 @@ class Opened:
         self.stream: IO[bytes] = io.BufferedReader(self._raw, _CHUNK)
 
     def sha256(self) -> str:
-        """Of the whole file; what the parser left unread is read for it."""
-        while self.stream.read(_CHUNK):
-            pass
+        """Of all that was read: of the whole file, once its parser came to the end."""
         return self._raw.sha256()
 
 
@@ -147,19 +145,19 @@ class Text:
         self.silence = 0  # characters since the parser last had something to tell
 
     def read(self, _size: int = 0) -> str:
-        """The next piece, "" at the end; OSError and UnreadableError end the reading."""
+        """The next piece, "" at the end; raises UnreadableError at a fault."""
         text = "" if self._fault else self._decoded()
         if self._fault and not text:
             raise self._fault
         self.silence += len(text)
         if self.silence > _SILENCE:
-            raise UnreadableError(
-                self._line, self._column, "one value is longer than 16 MiB", "shorten it"
-            )
+            problem = "more than 16 MiB without a value"
+            raise UnreadableError(self._line, self._column, problem, "shorten it")
         return text
 
     def _decoded(self) -> str:
-        text = ""
+        """The next text that is fit; what follows it may be kept as the fault."""
+        text, fault = "", None
         data = b"\0"
         try:
             while data and not text:
@@ -167,26 +165,20 @@ class Text:
                 text = self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
             text = error.object[: error.start].decode()
-            problem = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
-            self._note(text, problem, "save the file as UTF-8")
+            fault = f"byte 0x{error.object[error.start]:02x} is not UTF-8", "save the file as UTF-8"
         except OSError as error:
-            self._note("", f"cannot be read ({_reason(error)})", "")
-        if self._first and text.startswith("\ufeff"):
-            text = text[1:]
-        self._first = False
+            fault = f"cannot be read ({_reason(error)})", ""
+        if self._first:
+            text = text.removeprefix("\ufeff")
+            self._first = False
         unfit = _UNFIT.search(text)
         if unfit:
             text = text[: unfit.start()]
-            self._note(text, f"U+{ord(unfit[0]):04X} cannot stand in a file", "remove it")
+            fault = f"U+{ord(unfit[0]):04X} cannot stand in a file", "remove it"
         self._advance(text)
+        if fault:
+            self._fault = UnreadableError(self._line, self._column, *fault)
         return text
-
-    def _note(self, text: str, problem: str, remedy: str) -> None:
-        """Keep the fault that follows the text for the next reading."""
-        before = (self._line, self._column, self._after_cr)
-        self._advance(text)
-        self._fault = UnreadableError(self._line, self._column, problem, remedy)
-        self._line, self._column, self._after_cr = before
 
     def _advance(self, text: str) -> None:
         """Move line and column over the text; LF, CR LF and CR end a line."""

@@ -16,9 +16,9 @@ from sqlalchemy import Connection, select
 
 from worker.ledger.cell import as_text
 from worker.ledger.entry import ID_OF_OTHER_DEVICE, SAME_DEVICE, Conflict, Entry
-from worker.ledger.recall import Told, fill
+from worker.ledger.recall import fill
 from worker.ledger.tables import command, outcome, target
-from worker.model import CommandResult, Identity, Outcome, OutcomeKind
+from worker.model import CommandResult, Identity, Named, Outcome, OutcomeKind
 
 Clashes = dict[tuple[int, str], str]  # (ordinal, commandId) -> cause
 Holders = dict[str, dict[int, str | None]]  # commandId -> ordinal that recorded it -> its clash
@@ -95,7 +95,7 @@ class _Sieve:
 
     def _identity(self, ordinal: int) -> Identity:
         """All that is known of a target: as spelled first, then as told."""
-        known: list[Told] = []
+        known: list[Named] = []
         for table in (target, outcome, command):
             columns = (table.c.productKey, table.c.deviceKey, table.c.assetId)
             query = select(*columns).where(table.c.run == self._run, table.c.ordinal == ordinal)

@@ -8,10 +8,11 @@ One connection is opened first and kept: a run that is short of file descriptors
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def _example() -> str:
 
 
 class Database:
-    """One open ledger; raises UsageError when it cannot be used (row by row in `_unusable`)."""
+    """One open ledger; raises UsageError when it cannot be used."""
 
     def __init__(self, url: str) -> None:
         self.path = ledger_path(url)
@@ -72,18 +73,22 @@ class Database:
             if self.path:
                 _prepare(self.path)
             # '' is a private database that moves to an unnamed file when it outgrows memory.
-            file = str(self.path) if self.path else ""
-            raw = sqlite3.connect(
-                file, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            self.raw = sqlite3.connect(
+                str(self.path or ""),
+                timeout=BUSY_TIMEOUT,
+                isolation_level=None,
+                check_same_thread=False,
             )
-            raw.execute("PRAGMA journal_mode=WAL")
-            raw.execute("PRAGMA synchronous=FULL")
-            self.raw = raw
-            self.engine = create_engine("sqlite://", poolclass=StaticPool, creator=lambda: raw)
-            # pysqlite's own transactions are off: a begin says which lock it takes.
-            event.listen(self.engine, "begin", _begin)
-            self._connection = self.engine.connect()
-            self._settle_schema()
+        # pysqlite's own transactions are off: a begin says which lock it takes.
+        self.engine = create_engine("sqlite://", poolclass=StaticPool, creator=lambda: self.raw)
+        event.listen(self.engine, "begin", _begin)
+        self._connection = self.engine.connect()
+        try:
+            with self._opening():
+                self._settle_schema()
+        except UsageError:
+            self.close()
+            raise
 
     @contextmanager
     def write(self, error: type[CancelWorkerError] = LedgerError) -> Iterator[Connection]:
@@ -137,15 +142,16 @@ class Database:
 
     def _settle_schema(self) -> None:
         with self._transaction("BEGIN") as connection:
-            version = self._version(connection)
+            version = self._version(connection)  # before anything of a foreign file is changed
+        if version is not None and version > tables.SCHEMA_VERSION:
+            said = f"ledger {self.name}: written by a newer cancel-worker (schema {version})"
+            raise UsageError(f"{said}: use that version, or give another ledger.url")
+        self.raw.execute("PRAGMA journal_mode=WAL")
+        self.raw.execute("PRAGMA synchronous=FULL")
         if version is None:
             with self._transaction("BEGIN IMMEDIATE") as connection:
                 if self._version(connection) is None:  # another process may have been first
                     _create(connection)
-            return
-        if version > tables.SCHEMA_VERSION:
-            said = f"ledger {self.name}: written by a newer cancel-worker (schema {version})"
-            raise UsageError(f"{said}: use that version, or give another ledger.url")
 
     def _version(self, connection: Connection) -> int | None:
         """The schema's version; None for a database that nobody has used yet."""
@@ -164,10 +170,26 @@ _REMEDY = "give a folder that you may write to, with ledger.url or --ledger"
 
 
 def _prepare(path: Path) -> None:
-    """Make the folder and an empty file that only its owner can read."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    os.close(os.open(path, flags, 0o600))  # SQLite gives its side files the same mode
+    """Make the folder and an empty file that only its owner can read; raises OSError.
+
+    A file that is there is not opened: closing it again would drop the locks that another
+    connection of this process holds on it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except FileExistsError:
+        raise _error(errno.ENOTDIR) from None
+    if path.is_dir():
+        raise _error(errno.EISDIR)
+    with suppress(FileExistsError):
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        os.close(os.open(path, flags, 0o600))  # SQLite gives its side files the same mode
+    if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        raise _error(errno.EROFS if os.geteuid() == 0 else errno.EACCES)
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
 
 
 def _create(connection: Connection) -> None:

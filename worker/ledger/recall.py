@@ -7,13 +7,13 @@ for reports.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Connection, select
 
 from worker.ledger.entry import DoubtMark
 from worker.ledger.tables import command, doubt, outcome
-from worker.model import Command, CommandResult, Identity
+from worker.model import Command, CommandResult, Identity, Named
 
 T = TypeVar("T")
 IN_LIST = 500  # values in one IN list
@@ -77,25 +77,8 @@ def marks_of(connection: Connection, run: int, ordinals: Sequence[int]) -> dict[
     return marks
 
 
-class Told(Protocol):
-    """Whatever names a device in part: a row, a command, an identity."""
-
-    @property
-    def productKey(self) -> str | None: ...
-    @property
-    def deviceKey(self) -> str | None: ...
-    @property
-    def assetId(self) -> str | None: ...
-
-
-def fill(known: Identity, *told: Told) -> Identity:
-    """What is known of a device, completed from what was told, the first word first.
-
-    The two keys come together or not at all: one of them names no device.
-    """
-    pair, asset = (known.productKey, known.deviceKey), known.assetId
+def fill(known: Identity, *told: Named) -> Identity:
+    """What is known of a device, completed from what was told, the first word first."""
     for part in told:
-        if None in pair and part.productKey is not None and part.deviceKey is not None:
-            pair = (part.productKey, part.deviceKey)
-        asset = asset or part.assetId
-    return Identity(*pair, asset)
+        known = known.completed_by(part)
+    return known

@@ -163,9 +163,7 @@ class RunLog:
     def internal_error(self, target: Target, kind: str) -> None:
         """A bug of ours ended the course of a target; `kind` is the exception's class."""
         key, device, asset = _identity(target.device, Identity())
-        self._log.error(
-            INTERNAL_ERROR, productKey=key, deviceKey=device, assetId=asset, kind=kind
-        )
+        self._log.error(INTERNAL_ERROR, productKey=key, deviceKey=device, assetId=asset, kind=kind)
 
     def gateway_throttled(
         self,

@@ -81,6 +81,7 @@ _EVENTS: dict[str, dict[str, dict[str, Any]]] = {
         "code": _INT_OR_NULL,
         "requestId": _TEXT_OR_NULL,
     },
+    runlog.INTERNAL_ERROR: {**_DEVICE, "kind": _TEXT},
     runlog.GATEWAY_THROTTLED: {
         "http_status": _COUNT,
         "wait_s": _SECONDS,

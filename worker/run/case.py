@@ -12,6 +12,7 @@ from enum import StrEnum
 from worker.model import (
     Ambiguous,
     Answered,
+    AssetId,
     CancelCall,
     CancelOne,
     Command,
@@ -139,7 +140,7 @@ class Case:
         self.calls: list[Call] = []
         self.recorded: dict[str, CommandResult] = {}  # cancelled, by id
         self.fresh: list[CommandResult] = []  # of these, not yet handed to the ledger
-        self.identity = Identity()
+        self.identity = _spelled(target)
         self.cause: str | None = None
         self.discovery: Standing | None = None  # by id: what the searches came to, if not well
 
@@ -186,11 +187,7 @@ class Case:
         """Learn from a reply who the device is."""
         known = self.identity
         if known.assetId is None or known.deviceKey is None:
-            self.identity = Identity(
-                known.productKey or command.productKey,
-                known.deviceKey or command.deviceKey,
-                known.assetId or command.assetId,
-            )
+            self.identity = known.completed_by(command)
 
     def recorded_for(self, call: Call) -> frozenset[str]:
         """The ids on record that this call could have cancelled."""
@@ -296,6 +293,8 @@ def _proof(case: Case, call: Call | None) -> Proof | None:
 
 
 def _told(call: Call) -> Proof | None:
+    if call.standing is Standing.UNKNOWN:
+        return None
     if call.looked_up:
         return "search"
     return "response" if isinstance(call.last, Answered | Refused) else None
@@ -320,3 +319,10 @@ def _code(last: Evidence | None) -> int | None:
         case _:
             return None
 
+
+def _spelled(target: Target) -> Identity:
+    """Who the device is, as the job says."""
+    device = target.device
+    if isinstance(device, AssetId):
+        return Identity(assetId=device.assetId)
+    return Identity(device.productKey, device.deviceKey)

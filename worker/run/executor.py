@@ -261,6 +261,7 @@ def _keep(case: Case, call: Call, evidence: Evidence) -> None:
             call.tainted = True
             case.record(call, evidence.partial, "response", evidence.requestId)
     call.in_doubt = call.tainted and call.standing is Standing.OPEN
+    call.looked_up &= not call.in_doubt
 
 
 def _refusal(refused: Refused) -> Standing:

@@ -15,7 +15,6 @@ from msgspec import Struct
 from worker.clock import Clock
 from worker.run.stop import Switch
 
-
 _ONE = 1.0 - 1e-9  # ten times a tenth is a little less
 
 

@@ -73,10 +73,12 @@ class Runner:
         self._agenda = Agenda(self._clock, self._switch, self._begin)
         if not self._safety.succeeded:
             self._agenda.open_limit = max(_FEW, self._concurrency)
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._feed, claims)
-            for _ in range(self._concurrency):
-                group.start_soon(self._labour)
+        async with anyio.create_task_group() as feed:
+            feed.start_soon(self._feed, claims)
+            async with anyio.create_task_group() as crew:
+                for _ in range(self._concurrency):
+                    crew.start_soon(self._labour)
+            feed.cancel_scope.cancel()  # after a stop a claim may wait for ever
         self._abandon()
 
     async def _feed(self, claims: Claims) -> None:

@@ -13,6 +13,7 @@ from worker.model import Outcome, OutcomeKind, Stop
 
 _WINDOW = 1_000  # settled targets that `abort.failed` looks back on
 _FORBIDDEN = 20
+_HTTP_FORBIDDEN, _CODE_FORBIDDEN = 403, 99403
 _WRONG_PATH = 5
 _NOT_FOUND = 20
 _FAILURES = {OutcomeKind.FAILED, OutcomeKind.REJECTED, OutcomeKind.UNKNOWN}
@@ -146,7 +147,7 @@ class Safety:
         self._settled += 1
         self._all_not_found &= outcome.kind is OutcomeKind.NOT_FOUND
         ids = (outcome.requestId,) if outcome.requestId else ()
-        if outcome.kind is OutcomeKind.REJECTED and outcome.cause == "forbidden":
+        if outcome.kind is OutcomeKind.REJECTED and _is_forbidden(outcome):
             self._forbidden += 1
             self._wrong_path = 0
         elif outcome.kind is OutcomeKind.REJECTED and outcome.cause == "wrong_path":
@@ -182,3 +183,7 @@ class Safety:
                 request_ids=ids,
             )
         return None
+
+
+def _is_forbidden(outcome: Outcome) -> bool:
+    return outcome.http_status == _HTTP_FORBIDDEN or outcome.code == _CODE_FORBIDDEN

@@ -259,9 +259,7 @@ class Session:
         return (min(known), now_ms) if known else None
 
     async def _recorded_elsewhere(self, target: Target, ids: list[str]) -> set[str]:
-        return await self._writer.ask(
-            lambda: self._recall.recorded_elsewhere(target.ordinal, ids)
-        )
+        return await self._writer.ask(lambda: self._recall.recorded_elsewhere(target.ordinal, ids))
 
     async def _keep_record(self) -> None:
         try:

@@ -19,9 +19,7 @@ from worker.run.stop import Switch
 from worker.run.wire import Halted
 
 #: What `verify: touched` searches again.
-TOUCHED = frozenset(
-    {OutcomeKind.CANCELLED, OutcomeKind.CANCELLED_INCOMPLETE, OutcomeKind.UNKNOWN}
-)
+TOUCHED = frozenset({OutcomeKind.CANCELLED, OutcomeKind.CANCELLED_INCOMPLETE, OutcomeKind.UNKNOWN})
 
 
 class StillCached(Struct, frozen=True):

@@ -218,8 +218,8 @@ def _is_congested(reply: Evidence | SearchReply) -> bool:
     match reply:
         case Refused(status=status) | Ambiguous(status=status) if status in _CONGESTED:
             return True
-        case Ambiguous(cause="request_timeout") | NotSent(
-            cause="connect_timeout" | "no_descriptors"
+        case (
+            Ambiguous(cause="request_timeout") | NotSent(cause="connect_timeout" | "no_descriptors")
         ):
             return True
         case _:
