@@ -12,7 +12,7 @@ IMAGE ?= cancel-worker
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-header \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 
-.PHONY: help setup test lint format ci lock rehearse image
+.PHONY: help setup test coverage lint format ci lock rehearse image
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -23,6 +23,10 @@ setup: ## Make .venv with everything that tests and checks need
 
 test: setup ## Run the tests, some minutes
 	$(BIN)/python -m pytest -q
+
+coverage: setup ## Say what the tests of gateway, run and ledger leave untouched in these rooms
+	$(BIN)/python -m pytest -q --cov=worker/gateway --cov=worker/run --cov=worker/ledger \
+	  tests/gateway tests/run tests/ledger
 
 lint: setup ## Run every check that is not a test
 	$(BIN)/ruff check .

@@ -154,6 +154,14 @@ def test_disk_fails() -> None:
     ]
 
 
+def test_long_file_is_no_long_value() -> None:
+    """The bound on a value is not one on the file: it starts anew with each value."""
+    stream: Any = _Dribble(b"a: [" + b"x, " * 1000 + b"]", 10)
+    document = Document(Text(stream, longest=100), Findings("a.yaml"))
+    assert document.root() is not None
+    assert len(document.node().entries[0][1].items) == 1000
+
+
 class _Endless:
     """A quoted scalar that never ends."""
 

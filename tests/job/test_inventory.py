@@ -124,8 +124,8 @@ CELL = st.text(st.characters(exclude_characters="\r\0", codec="utf-8"), max_size
 def test_splits_what_csv_writes(cells: list[str]) -> None:
     """Whatever a spreadsheet can hold comes back as it was."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow(cells)
-    assert cells == split(out.getvalue())
+    csv.writer(out).writerow(cells)
+    assert cells == split(out.getvalue().removesuffix("\r\n"))
 
 
 @given(st.text(st.sampled_from('a",\n'), max_size=12))

@@ -151,6 +151,11 @@ def test_ten_thousand_warnings_lose_nothing(desk: Desk) -> None:
     keys = ",".join(f"é{i}" for i in range(10_500))
     job = desk.read(f"{HEAD}devices: [{{productKey: p, deviceKeys: [{keys}]}}]\n")
     assert (len(desk.sheet.rows), job.more_warnings) == (10_500, 10_480)
+    rows = "".join(f"p,é{i}\n" for i in range(10_500))
+    job = desk.read(
+        f"{HEAD}devices_from: [{{file: f.csv}}]\n", f_csv=f"productKey,deviceKey\n{rows}"
+    )
+    assert (len(desk.sheet.rows), job.more_warnings) == (10_500, 10_480)
 
 
 def test_same_device_in_two_sources(desk: Desk) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal
 
 from msgspec import Struct
@@ -121,6 +121,7 @@ class Cached(Struct, eq=False):
     shown_from: float
     cancelled_at: float | None = None
     gone_at: float | None = None  # sent to the device, or expired
+    ours: bool = False  # cancelled by a request of the run
 
     def state(self, at: float) -> int | None:
         """What a search shows at that moment; None: not there yet."""
@@ -184,6 +185,10 @@ class FakeGateway:
     def cancelled(self, device: Device) -> set[str]:
         """The truth: what was cancelled, by whomever."""
         return {c.commandId for c in self.devices[device] if c.cancelled_at is not None}
+
+    def taken(self, device: Device) -> set[str]:
+        """The truth: what requests of the run cancelled."""
+        return {c.commandId for c in self.devices[device] if c.ours}
 
     def sent(self, kind: str, device: Device | None = None) -> list[Sent]:
         return [s for s in self.log if s.kind == kind and device in (None, s.device)]
@@ -266,7 +271,7 @@ class FakeGateway:
             if c.state(now) == 1 and commandId in (None, c.commandId)
         ]
         for command in taken:
-            command.cancelled_at = now
+            command.cancelled_at, command.ours = now, True
         return tuple(_told(command, 1) for command in taken)
 
     def _now_ms(self) -> int:
@@ -280,8 +285,3 @@ def _next(scripts: dict[Device, list[Fate]], device: Device, otherwise: Callable
 
 def _told(command: Cached, state: int) -> Command:
     return Command(command.commandId, created_ms=command.created_ms, state=state)
-
-
-def script(*fates: Fate, then: Iterable[Fate] = ()) -> list[Fate]:
-    """A device's next fates, in order."""
-    return [*fates, *then]

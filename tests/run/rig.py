@@ -41,6 +41,7 @@ from worker.run.stop import Bounds, Switch
 from worker.run.wire import Halted, Wire
 
 ORG = "o1"
+LOOKUP = LookupRules()
 PLENTY = RetryRules(budget=1.0, budget_reserve=100)  # a budget that denies nothing
 
 
@@ -106,9 +107,7 @@ class Book:
     @property
     def outcomes(self) -> dict[int, Outcome]:
         """The final outcome of each target that has one."""
-        return {
-            e.ordinal: e.verdict for e in self.entries if isinstance(e.verdict, Outcome)
-        }
+        return {e.ordinal: e.verdict for e in self.entries if isinstance(e.verdict, Outcome)}
 
     @property
     def doubts(self) -> list[DoubtMark]:
@@ -141,7 +140,7 @@ class Rig:
         clock: VirtualClock | None = None,
         gateway: FakeGateway | None = None,
         retry: RetryRules = PLENTY,
-        lookup: LookupRules = LookupRules(),
+        lookup: LookupRules = LOOKUP,
         abort: AbortRules | None = None,
         concurrency: int = 16,
         rate: float | None = None,
@@ -160,9 +159,7 @@ class Rig:
         self.pace = Pace(self.clock, self.switch, concurrency, rate)
         self.policy = RetryPolicy(retry, self.clock)
         self.budget = Budget(retry)
-        self.wire = Wire(
-            self.gateway, self.pace, self.policy, self.switch, self.bounds, self.book
-        )
+        self.wire = Wire(self.gateway, self.pace, self.policy, self.switch, self.bounds, self.book)
         self.elsewhere = set(elsewhere)
         self.reconciler = Reconciler(
             self.wire, self.gateway, lookup, self.clock, self._recorded_elsewhere
@@ -198,14 +195,18 @@ class Rig:
 
     async def drive(self, case: Case) -> Outcome | None:
         course = self.executor.course(case)
+        ended = False
         try:
             while (moment := await drive(course)) is not None:
                 if not await self.switch.sleep(moment - self.clock.monotonic()):
                     course.close()
-                    raise Halted
+                    break
+            else:
+                ended = True
         except Halted:
-            return as_it_stands(case, self.clock.monotonic(), "aborted")
-        return verdict(case, self.clock.monotonic())
+            pass
+        now = self.clock.monotonic()
+        return verdict(case, now) if ended else as_it_stands(case, now, "aborted")
 
     async def crew(self, targets: Sequence[Target], *, batch: int = 0) -> Stop | None:
         """A whole list with the real runner, later passes included."""
@@ -231,9 +232,7 @@ class Rig:
         await self.runner.work_off(claims(), may_put_off=may_put_off)
 
     def _claimed(self, target: Target, pass_no: int) -> ClaimedTarget:
-        return ClaimedTarget(
-            target, pass_no, tuple(self.book.commands_of(target.ordinal).values())
-        )
+        return ClaimedTarget(target, pass_no, tuple(self.book.commands_of(target.ordinal).values()))
 
     async def _recorded_elsewhere(self, target: Target, ids: list[str]) -> set[str]:
         return self.elsewhere & set(ids)

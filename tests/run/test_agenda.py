@@ -150,9 +150,9 @@ async def test_unlimited_wakes_the_workers() -> None:
 async def test_ends_exactly_when_nothing_can_come() -> None:
     """Workers leave when the list is done and nothing is open, not before."""
     desk = Desk()
+    assert [Desk().agenda.left, desk.agenda.left] == [True, True]
     desk.agenda.add(desk.cases(0))
     desk.agenda.filled()
-    assert desk.agenda.left
     assert await desk.next() == 0
     assert not desk.agenda.left
     left: list[float] = []

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from tests.run.rig import listed, whole
+from tests.run.rig import asset, listed, whole
 from worker.model import (
     Ambiguous,
     Answered,
@@ -23,8 +23,16 @@ from worker.model import (
 from worker.run.case import Call, Case, Standing, as_it_stands, verdict
 
 S, K = Standing, OutcomeKind
-SETTLED = (S.CANCELLED, S.EMPTY, S.INCOMPLETE, S.UNKNOWN, S.FAILED, S.REJECTED, S.NOT_FOUND,
-           S.ANOMALOUS)
+SETTLED = (
+    S.CANCELLED,
+    S.EMPTY,
+    S.INCOMPLETE,
+    S.UNKNOWN,
+    S.FAILED,
+    S.REJECTED,
+    S.NOT_FOUND,
+    S.ANOMALOUS,
+)
 
 
 def case_of(*standings: Standing, scope: str = "listed") -> Case:
@@ -68,9 +76,16 @@ def test_every_combination_of_two_and_three_calls(scope: str) -> None:
 
 @pytest.mark.parametrize(
     ("standing", "kind"),
-    [(S.CANCELLED, K.CANCELLED), (S.EMPTY, K.NOTHING_CACHED), (S.UNKNOWN, K.UNKNOWN),
-     (S.FAILED, K.FAILED), (S.REJECTED, K.REJECTED), (S.NOT_FOUND, K.NOT_FOUND),
-     (S.ANOMALOUS, K.ANOMALOUS), (S.INCOMPLETE, K.CANCELLED_INCOMPLETE)],
+    [
+        (S.CANCELLED, K.CANCELLED),
+        (S.EMPTY, K.NOTHING_CACHED),
+        (S.UNKNOWN, K.UNKNOWN),
+        (S.FAILED, K.FAILED),
+        (S.REJECTED, K.REJECTED),
+        (S.NOT_FOUND, K.NOT_FOUND),
+        (S.ANOMALOUS, K.ANOMALOUS),
+        (S.INCOMPLETE, K.CANCELLED_INCOMPLETE),
+    ],
 )
 def test_one_cancel_all(standing: Standing, kind: OutcomeKind) -> None:
     """A whole-device call gives the outcome of the same name; empty is nothing_cached."""
@@ -191,10 +206,22 @@ def test_whole_outcome_of_an_answer() -> None:
     ("last", "status", "code", "message", "requestId", "evidence"),
     [
         (NotSent("refused", message="no route"), None, None, "no route", None, None),
-        (Refused(400, 99400, "bad_request", message="bad", requestId="r"), 400, 99400, "bad",
-         "r", "response"),
-        (Ambiguous("http_503", 503, 99500, message="busy", requestId="r"), 503, 99500, "busy",
-         "r", None),
+        (
+            Refused(400, 99400, "bad_request", message="bad", requestId="r"),
+            400,
+            99400,
+            "bad",
+            "r",
+            "response",
+        ),
+        (
+            Ambiguous("http_503", 503, 99500, message="busy", requestId="r"),
+            503,
+            99500,
+            "busy",
+            "r",
+            None,
+        ),
         (None, None, None, None, None, None),
     ],
 )
@@ -211,7 +238,11 @@ def test_outcome_of_an_unanswered_call(
     case.calls[0].last = last
     told = verdict(case, 0.0)
     assert (told.http_status, told.code, told.message, told.requestId, told.evidence) == (
-        status, code, message, requestId, evidence,
+        status,
+        code,
+        message,
+        requestId,
+        evidence,
     )
 
 
@@ -267,8 +298,12 @@ def test_a_bug_leaves_unknown_what_was_out() -> None:
 
 @pytest.mark.parametrize(
     ("scope", "standings", "kind"),
-    [("all", (), K.FAILED), ("by_id", (), K.FAILED), ("by_id", (S.EMPTY,), K.FAILED),
-     ("by_id", (S.CANCELLED,), K.CANCELLED_INCOMPLETE)],
+    [
+        ("all", (), K.FAILED),
+        ("by_id", (), K.FAILED),
+        ("by_id", (S.EMPTY,), K.FAILED),
+        ("by_id", (S.CANCELLED,), K.CANCELLED_INCOMPLETE),
+    ],
 )
 def test_a_bug_between_calls_claims_nothing(
     scope: str, standings: tuple[Standing, ...], kind: OutcomeKind
@@ -291,9 +326,11 @@ def test_moments_of_sending_only_widen() -> None:
 
 
 def test_identity_is_filled_once() -> None:
-    """The first reply that names a part of the identity has the word."""
-    case = Case(whole(), 0, 0.0)
-    case.meet(Command("1", assetId="a"))
-    case.meet(Command("2", productKey="p", deviceKey="d", assetId="other"))
-    case.meet(Command("3", productKey="q", deviceKey="e", assetId="third"))
-    assert case.identity == Identity("p", "d", "a")
+    """As spelled first, then as the first reply about this device says."""
+    case = Case(asset(0), 0, 0.0)
+    case.meet(Command("1", productKey="p"))  # half a name is none
+    case.meet(Command("2", productKey="p", deviceKey="d", assetId="other"))  # another device
+    assert case.identity == Identity(assetId="a0")
+    case.meet(Command("3", productKey="p", deviceKey="d"))
+    case.meet(Command("4", productKey="q", deviceKey="e", assetId="a0"))
+    assert case.identity == Identity("p", "d", "a0")

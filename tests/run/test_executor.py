@@ -16,8 +16,8 @@ from tests.run.fake_gateway import (
     STALE_TOKEN,
     TLS,
     WRONG_PATH,
-    Fate,
     FakeGateway,
+    Fate,
     foreign,
     lost,
     partial,
@@ -258,7 +258,7 @@ async def test_order_and_delay_of_the_searches() -> None:
     """State 1 first, then state 2, `lookup.wait` after the reply was lost."""
     rig = Rig(lookup=LookupRules(wait=2.0))
     await ended(rig, lost())
-    searches = [(s.state, pytest.approx(s.at)) for s in rig.gateway.sent("search")]
+    searches = [(s.state, round(s.at, 6)) for s in rig.gateway.sent("search")]
     assert searches == [(1, 2.0 + LATENCY), (2, 2.0 + 2 * LATENCY)]
 
 
@@ -269,7 +269,14 @@ async def test_not_executed_is_repeated() -> None:
     assert told(outcome)[0] is K.CANCELLED
     assert (outcome.commands[0].evidence, outcome.attempts) == ("response", 2)
     assert [s.kind for s in rig.gateway.log] == [
-        "cancel", "search", "search", "search", "search", "cancel", "search", "search",
+        "cancel",
+        "search",
+        "search",
+        "search",
+        "search",
+        "cancel",
+        "search",
+        "search",
     ]
 
 
@@ -417,8 +424,9 @@ async def test_ages_are_compared_by_the_gateways_clock(skew_ms: int) -> None:
 async def test_ambiguous_window_bounds_a_cancel_all() -> None:
     """Later than 60 s after the first send a cancel-all is not repeated: failed (row 81)."""
     rig = seeded("1")
-    outcome = await ended(rig, swallowed("request_timeout", takes=30.0),
-                          swallowed("request_timeout", takes=30.0))
+    outcome = await ended(
+        rig, swallowed("request_timeout", takes=30.0), swallowed("request_timeout", takes=30.0)
+    )
     assert (outcome.kind, outcome.attempts) == (K.FAILED, 2)
     assert rig.gateway.cancelled(D) == set()
 
@@ -557,7 +565,10 @@ async def test_listed_settles_once_in_the_right_order() -> None:
     outcome = await ended(rig, lost(), BAD_REQUEST, OK, OK, ids=("1", "2", "3", "4"))
     assert told(outcome) == (K.CANCELLED_INCOMPLETE, "bad_request", ["1", "3"], "search")
     assert results(outcome) == [
-        ("1", "cancelled"), ("3", "cancelled"), ("2", "rejected"), ("4", "not_cached"),
+        ("1", "cancelled"),
+        ("3", "cancelled"),
+        ("2", "rejected"),
+        ("4", "not_cached"),
     ]
 
 
@@ -621,7 +632,7 @@ async def test_what_is_on_record_is_not_sent_again() -> None:
 
 
 async def test_by_id_searches_and_cancels_oldest_first() -> None:
-    """cancel_all: by_id: search, one cancel an id, oldest first, search again until none is left."""
+    """by_id: search, one cancel an id, oldest first, search again until none is left."""
     rig = Rig(by_id=True)
     rig.gateway.seed(D, "9", "8", "7")
     outcome = await ended(rig)
@@ -695,12 +706,14 @@ async def test_by_id_lost_is_looked_up() -> None:
 
 @pytest.mark.parametrize(
     ("fate", "kind", "cause"),
-    [(FORBIDDEN, K.REJECTED, "forbidden"), (BAD_REQUEST, K.REJECTED, "bad_request"),
-     (NOT_FOUND, K.NOT_FOUND, "not_found"), (foreign(), K.ANOMALOUS, "other_device")],
+    [
+        (FORBIDDEN, K.REJECTED, "forbidden"),
+        (BAD_REQUEST, K.REJECTED, "bad_request"),
+        (NOT_FOUND, K.NOT_FOUND, "not_found"),
+        (foreign(), K.ANOMALOUS, "other_device"),
+    ],
 )
-async def test_by_id_refused_settles_as_refused(
-    fate: Fate, kind: OutcomeKind, cause: str
-) -> None:
+async def test_by_id_refused_settles_as_refused(fate: Fate, kind: OutcomeKind, cause: str) -> None:
     """What refuses a call by id is the target's outcome; searching again would change nothing."""
     rig = Rig(by_id=True)
     rig.gateway.seed(D, "1")

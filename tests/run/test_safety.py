@@ -25,7 +25,10 @@ class Judge:
         if ordinal is None:
             self._ordinal += 1
             ordinal = self._ordinal
-        return Outcome(whole(ordinal), kind, cause=cause, requestId=f"r{ordinal}")
+        status = 403 if cause == "forbidden" else None
+        return Outcome(
+            whole(ordinal), kind, cause=cause, http_status=status, requestId=f"r{ordinal}"
+        )
 
     def settle(
         self, kind: K, times: int = 1, cause: str | None = None, *, left: bool = True
@@ -254,8 +257,9 @@ def test_a_later_pass_starts_its_row_anew() -> None:
 
 
 _STEPS = st.lists(
-    st.tuples(st.sampled_from(["ok", "bad", "off", "later_ok", "later_bad", "none"]),
-              st.integers(0, 40)),
+    st.tuples(
+        st.sampled_from(["ok", "bad", "off", "later_ok", "later_bad", "none"]), st.integers(0, 40)
+    ),
     max_size=120,
 )
 
@@ -300,8 +304,12 @@ def test_twenty_403_in_a_row_stop() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "cause"),
-    [(K.CANCELLED, None), (K.NOT_FOUND, None), (K.REJECTED, "bad_request"),
-     (K.REJECTED, "wrong_path")],
+    [
+        (K.CANCELLED, None),
+        (K.NOT_FOUND, None),
+        (K.REJECTED, "bad_request"),
+        (K.REJECTED, "wrong_path"),
+    ],
 )
 def test_any_other_answer_starts_the_403s_anew(kind: K, cause: str | None) -> None:
     """One device that is answered otherwise shows that the key is not shut out."""
@@ -346,8 +354,13 @@ def test_not_found_fires_once_and_only_at_the_beginning() -> None:
 
 @pytest.mark.parametrize(
     ("limit", "commands", "left", "stops"),
-    [(None, 10**6, True, False), (5, 4, True, False), (5, 5, True, True), (5, 5, False, False),
-     (5, 6, False, True)],
+    [
+        (None, 10**6, True, False),
+        (5, 4, True, False),
+        (5, 5, True, True),
+        (5, 5, False, False),
+        (5, 6, False, True),
+    ],
 )
 def test_max_commands(limit: int | None, commands: int, left: bool, stops: bool) -> None:
     """Reaching it stops what is left; passing it always stops."""

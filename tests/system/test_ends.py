@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.stage import Stage, devices, stage, wait_until
+from tests.system.stage import COMMAND, Stage, devices, stage, wait_until
 from worker.simulator.faults import Faults, Profile
 
 _SLOW = Profile("steady", cancel=Faults(slow=1.0, wait=(0.4, 0.8)))  # x 0.05 in these worlds
@@ -162,7 +162,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_6(tmp_path: Path) -> None:
         job = gateway.job("disk", devices(3000))
         limited = ["bash", "-c", 'ulimit -f 700; exec "$@"', "limited"]
         process = subprocess.run(
-            [*limited, *_command(), "run", str(job), "--yes", "--concurrency", "8"],
+            [*limited, *COMMAND, "run", str(job), "--yes", "--concurrency", "8"],
             env={**gateway.environment, "CANCEL_WORKER_LOG_FILE": ""},
             cwd=tmp_path,
             capture_output=True,
@@ -173,9 +173,3 @@ def test_a_disk_that_fills_up_ends_the_run_with_6(tmp_path: Path) -> None:
         assert process.returncode == 6, process.stderr[-2000:]
         assert gateway.world.truth().requests.get("cancel", 0) < 3000
         _check_nothing_lost(gateway)
-
-
-def _command() -> tuple[str, ...]:
-    from tests.system.stage import COMMAND
-
-    return COMMAND

@@ -52,7 +52,7 @@ def test_a_rate_is_never_passed_and_never_bursts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("profile", ["calm", "flaky", "slow", "expiring", "throttled"])
 def test_in_every_weather_the_record_is_the_truth(tmp_path: Path, profile: str) -> None:
-    """Whatever the gateway suffers, no command is lost or invented without being named uncertain."""
+    """Whatever the gateway suffers, nothing is lost or invented unless it is named uncertain."""
     with stage(tmp_path, profile, busy=0.5) as gateway:
         job = gateway.job("weather", devices(120), abort="off")
         code, document = gateway.run("run", job, "--yes", "--report", "json=all.json")

@@ -19,11 +19,12 @@ from worker.cli.watch import Watch
 from worker.clock import Clock
 from worker.errors import CancelWorkerError
 from worker.gateway.client import GatewayClient
+from worker.gateway.exchange import Transport
 from worker.gateway.token import Credentials
 from worker.gateway.transport import SessionTransport, TransportSettings
 from worker.ledger.entry import Entry
 from worker.ledger.store import Store
-from worker.ledger.waiting import OneThread
+from worker.ledger.waiting import OneThread, Submit
 from worker.ledger.writer import Writer
 from worker.model import (
     AssetId,
@@ -85,10 +86,21 @@ class Past:
 class Engine:
     """Runs work; one for a process."""
 
-    def __init__(self, store: Store, log: LogSink, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        log: LogSink,
+        clock: Clock,
+        *,
+        connect: Callable[[TransportSettings, Clock], Transport] = SessionTransport,
+        submit: Callable[[], Submit] = OneThread,
+    ) -> None:
+        """`connect` reaches the gateway, `submit` the ledger; a simulated world gives its own."""
         self._store = store
         self._log = log
         self._clock = clock
+        self._connect = connect
+        self._submit = submit
         self.hurried = False  # a second SIGINT: leave as soon as all is recorded
         self.unrecorded: tuple[Entry, ...] = ()  # what the ledger did not take, after a failure
 
@@ -106,7 +118,7 @@ class Engine:
 
     async def look(
         self, work: Work, place: Place, watch: Watch, began_ms: int | None
-    ) -> Findings | None:
+    ) -> Findings | Stop:
         """Only search; what was cached after began_ms (local clock; None: now) counts apart.
 
         Of a run that has begun, what its `verify` names; of one that has not, every target.
@@ -124,7 +136,7 @@ class Engine:
         clock, run_id, limits = self._clock, work.record.run_id, work.terms.limits
         switch = Switch()
         switch.on_throw(watch.stopping)
-        transport = SessionTransport(place.transport, clock)
+        transport = self._connect(place.transport, clock)
         policy = RetryPolicy(place.retry, clock)
         client = GatewayClient(
             transport,
@@ -138,7 +150,7 @@ class Engine:
         bounds = Bounds(clock, deadline=deadline, until_ms=work.until_ms)
         recorder = Recorder(watch, switch)
         writer = Writer(
-            self._store, run_id, OneThread(), clock, limits.concurrency, recorder.committed
+            self._store, run_id, self._submit(), clock, limits.concurrency, recorder.committed
         )
         recorder.writer = writer
         session = Session(

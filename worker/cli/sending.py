@@ -23,12 +23,13 @@ from worker.config import Limits, Settings, resolve_limits
 from worker.config.limits import Ceiling
 from worker.errors import CancelWorkerError, NotNowError, RefusedError, UsageError
 from worker.job.units import format_duration, parse_duration
-from worker.model import OutcomeKind, Rehearsal, RunRecord
+from worker.model import OutcomeKind, Rehearsal, RunRecord, Stop
 from worker.observe.progress import Progress
 from worker.observe.runlog import RunLog
 from worker.report.files import ReportSpec, parse_report
 from worker.report.summary import encode
 from worker.report.text import text
+from worker.report.verdict import exit_code
 from worker.run.reconcile import LookupRules
 from worker.run.session import Leg
 from worker.run.verify import Findings
@@ -79,8 +80,11 @@ def plan(job: Path, ask: Ask, *, preview: bool) -> int:
         settings.require_gateway().credentials()
     with desk.office(settings) as office:
         planned = _plan(job, office, ask)
-        findings = _preview(planned, office) if preview else None
+        found = _preview(planned, office) if preview else None
+        findings = None if isinstance(found, Stop) else found
         show_plan(planned, findings, as_json=ask.as_json)
+        if isinstance(found, Stop):
+            return _stopped(found)
         try:
             check_caps(planned)
         except RefusedError as refused:
@@ -154,7 +158,10 @@ def verify(run: str, ask: Ask) -> int:
         terms = terms_of(record)
         order = Order(record, terms, ())
         asking.say_where(office, order)
-        findings = _look(order, office, began_ms=record.first_started_ms)
+        found = _look(order, office, began_ms=record.first_started_ms)
+        if isinstance(found, Stop):
+            _stopped(found)
+        findings = None if isinstance(found, Stop) else found
         counts = office.store.counts(record.run_id)
         open_ones = counts[OutcomeKind.NOT_ATTEMPTED] + len(office.store.in_doubt(record.run_id))
         return show_verified(record, findings, open_ones, as_json=ask.as_json)
@@ -344,7 +351,7 @@ def _what_is_left(
 
 def _look(
     order: Order, office: Office, began_ms: int | None, lookup: LookupRules | None = None
-) -> Findings | None:
+) -> Findings | Stop:
     engine = Engine(office.store, office.log, office.clock)
     record = order.record
     log = RunLog(office.log, office.clock, record.run_id, record.job, record.orgId)
@@ -356,7 +363,13 @@ def _look(
     return anyio.run(engine.look, work, place, watch, began_ms)
 
 
-def _preview(planned: Planned, office: Office) -> Findings | None:
+def _stopped(stop: Stop) -> int:
+    """Say why the searching ended early; the exit code of that."""
+    desk.say(f"stopped: {stop.rule}: {stop.message}")
+    return exit_code({}, stop=stop, work_left=True).code
+
+
+def _preview(planned: Planned, office: Office) -> Findings | Stop:
     """What is cached now for the whole list: one search a device, believed at once."""
     order = Order(planned.record, planned.terms, ())
     _check_org(order, office.settings)

@@ -7,9 +7,26 @@ test or another client can take the network's place.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
+
+from worker.model import Secret
+
+MAX_BODY: Final = 1024 * 1024  # bytes of a reply that are read; 50 commands are some 30 KiB
+
+
+class TransportSettings(Struct, frozen=True):
+    """Where the gateway is and how to get there."""
+
+    url: str  # https://host[:port][/prefix]
+    connect_timeout: float = 5.0  # s; DNS, TCP, proxy and TLS together
+    ca_file: str | None = None  # trusted instead of the system's authorities
+    client_cert_file: str | None = None
+    client_key_file: str | None = None
+    proxy: Secret | None = None  # http://[user:password@]host:port
+    keepalive: float = 15.0  # s an idle connection is kept; stay below the gateway's own
+    connections: int = 16
 
 
 class Reply(Struct, frozen=True):
@@ -25,7 +42,7 @@ class Reply(Struct, frozen=True):
 
 
 class Transport(Protocol):
-    """Sends requests to one gateway."""
+    """Sends requests to one gateway, from one event loop."""
 
     async def post(
         self, target: str, headers: Mapping[str, str], body: bytes, deadline: float

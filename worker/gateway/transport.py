@@ -1,56 +1,29 @@
-"""Requests over aiohttp's client session: the only home of that library's client.
+"""Requests over aiohttp's client session: the way through proxies, and the second opinion.
 
-Its exceptions die here. They carry headers and URLs, so tokens, and they invent statuses for
-replies that were executed; what leaves is a Reply with a cause. Nothing is followed, repeated,
-decoded or kept by the session itself.
+It uses documented names only, costs several times what direct.py does and must come to the same
+replies. Nothing is followed, repeated, decoded or kept by the session itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import math
-import select
-import socket
-import ssl
 import weakref
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
-from msgspec import Struct
 from yarl import URL
 
 from worker.clock import Clock
 from worker.gateway import causes
-from worker.gateway.exchange import Reply, Transport
+from worker.gateway.exchange import MAX_BODY, Reply, TransportSettings
+from worker.gateway.faults import EXPECTED, fault_of
+from worker.gateway.sockets import Unread, open_connector
 from worker.gateway.tls import tls_context
-from worker.model import Secret
 
-__all__ = ["Reply", "SessionTransport", "Transport", "TransportSettings"]
-
-MAX_BODY: Final = 1024 * 1024  # bytes; 50 commands are some 30 KiB
-_DNS_TTL: Final = 1  # s; failures are not cached at all
-_KEEPALIVE: Final = [  # named differently, or not there, on some systems
-    (getattr(socket, name), value)
-    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-    if hasattr(socket, name)
-]
-
-
-class TransportSettings(Struct, frozen=True):
-    """Where the gateway is and how to get there."""
-
-    url: str  # https://host[:port][/prefix]
-    connect_timeout: float = 5.0  # s; DNS, TCP, proxy and TLS together
-    ca_file: str | None = None  # trusted instead of the system's authorities
-    client_cert_file: str | None = None
-    client_key_file: str | None = None
-    proxy: Secret | None = None  # http://[user:password@]host:port
-    keepalive: float = 15.0  # s an idle connection is kept; stay below the gateway's own
-    connections: int = 16
+__all__ = ["SessionTransport", "TransportSettings"]
 
 
 class SessionTransport:
@@ -113,19 +86,15 @@ class SessionTransport:
                         return await exchange.read(response)
                 except _StaleConnectionError:
                     continue  # closed by now, and nothing was written: the next one, or a new one
-        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
-            exchange.fault = _fault(error, sent=exchange.sent)
+        except _SpokeFirstError:
+            exchange.fault = causes.MALFORMED_HTTP
+        except EXPECTED as error:
+            exchange.fault = fault_of(error, sent=exchange.sent)
 
     def _open(self) -> aiohttp.ClientSession:
         proxy = self._settings.proxy
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                ssl=self._tls,
-                limit=self._settings.connections,
-                keepalive_timeout=self._settings.keepalive,
-                ttl_dns_cache=_DNS_TTL,
-                socket_factory=_socket,
-            ),
+            connector=open_connector(self._settings, self._tls),
             timeout=aiohttp.ClientTimeout(),  # none of its own: each exchange has its deadline
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Content-Type"),
@@ -141,6 +110,10 @@ class _StaleConnectionError(aiohttp.ClientConnectionError):
     """A kept connection has something to read before anything was asked."""
 
 
+class _SpokeFirstError(aiohttp.ClientConnectionError):
+    """A fresh connection has: whoever is there does not wait for requests."""
+
+
 class _Request(aiohttp.ClientRequest):
     """A request that does not go out on a connection with an answer already in it.
 
@@ -150,30 +123,18 @@ class _Request(aiohttp.ClientRequest):
     """
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        if conn.protocol is not None and _stale(conn.protocol):
-            raise _StaleConnectionError
+        if conn.protocol is not None:
+            # A fresh TLS connection may have session tickets to read; a used one has read them.
+            used = conn.protocol in _USED
+            _USED.add(conn.protocol)
+            if used and (conn.protocol.should_close or Unread(conn.protocol.transport)):
+                raise _StaleConnectionError
+            if conn.protocol.should_close:
+                raise _SpokeFirstError
         return await super().send(conn)
 
 
 _USED: Final[weakref.WeakSet[aiohttp.client_proto.ResponseHandler]] = weakref.WeakSet()
-
-
-def _stale(protocol: aiohttp.client_proto.ResponseHandler) -> bool:
-    """Whether something was read already, or waits in the socket of a used connection."""
-    # A fresh TLS connection may have session tickets to read; one that was used has read them.
-    used = protocol in _USED
-    _USED.add(protocol)
-    return protocol.should_close or (used and _readable(protocol.transport))
-
-
-def _readable(transport: asyncio.BaseTransport | None) -> bool:
-    """Whether bytes or an end wait in the socket; False where there is no socket to ask."""
-    stream = transport.get_extra_info("socket") if transport is not None else None
-    if stream is None or stream.fileno() < 0:
-        return False
-    poll = select.poll()
-    poll.register(stream.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class _Exchange:
@@ -261,55 +222,3 @@ def _watch() -> aiohttp.TraceConfig:
     watch.on_connection_create_end.append(connected)
     watch.on_request_headers_sent.append(sent)
     return watch
-
-
-def _fault(error: Exception, *, sent: bool) -> str:
-    """The cause that an exception stands for; only its class and errno are looked at."""
-    if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == 407:
-        return causes.PROXY_AUTH
-    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-        return causes.PROXY
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return causes.DNS
-    if isinstance(error, aiohttp.ClientSSLError):
-        return _handshake_fault(error)
-    if isinstance(error, aiohttp.ClientConnectorError) or not sent:
-        return _connect_fault(error)
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return causes.TRUNCATED
-    if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
-        return causes.MALFORMED_HTTP
-    if isinstance(error, aiohttp.ClientConnectionError | OSError):
-        return causes.DISCONNECTED
-    return causes.CLIENT_ERROR
-
-
-def _handshake_fault(error: aiohttp.ClientSSLError) -> str:
-    """A handshake that broke off proves nothing about certificates: try again."""
-    broke_off = isinstance(error.os_error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
-    return causes.REFUSED if broke_off else causes.TLS
-
-
-def _connect_fault(error: Exception) -> str:
-    number = error.errno if isinstance(error, OSError) else None
-    if number in {errno.EMFILE, errno.ENFILE}:
-        return causes.NO_DESCRIPTORS
-    if number in {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}:
-        return causes.UNREACHABLE
-    if number == errno.ETIMEDOUT:
-        return causes.CONNECT_TIMEOUT
-    if isinstance(error, OSError):
-        return causes.REFUSED
-    # Only a proxy says anything before it was asked for more than a way to the gateway.
-    spoke = aiohttp.ServerDisconnectedError | aiohttp.ClientResponseError | HttpProcessingError
-    return causes.PROXY if isinstance(error, spoke) else causes.CLIENT_ERROR
-
-
-def _socket(address: aiohttp.connector.AddrInfoType) -> socket.socket:
-    """A socket that notices when its peer has vanished."""
-    family, kind, protocol, _name, _where = address
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
-        made.setsockopt(socket.IPPROTO_TCP, option, value)
-    return made

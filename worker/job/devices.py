@@ -68,8 +68,7 @@ class DeviceReader:
             return
         entry = _Entry()
         before = self._findings.count
-        for key in self._document.entries(_KEYS):
-            name = key.value
+        for name in self._document.keys(_KEYS):
             if name == "deviceKeys":
                 entry.given[name] = name
                 self._keys(entry)
@@ -91,8 +90,8 @@ class DeviceReader:
             self._warn(head, deviceKey)
             ids = " ".join(entry.ids) if entry.ids else None
             asset, product = given.get("assetId"), given.get("productKey")
-            place = (0, head.line, head.column)
-            self._collector.add(Row(*place, product, deviceKey, asset, ids))
+            row = Row(0, head.line, head.column, product, deviceKey, asset, ids)
+            self._collector.add(row)
         if entry.spooled:
             if not fault and not entry.broken:
                 self._replay(given["productKey"])

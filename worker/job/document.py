@@ -122,24 +122,22 @@ class Document:
         self._nodes = 0
         return self._node()
 
-    def entries(
-        self, known: Collection[str] | None = None, later: Collection[str] = ()
-    ) -> Iterator[Node]:
-        """The keys of the mapping ahead; take each one's value before asking for the next.
+    def keys(self, known: Collection[str], later: Collection[str] = ()) -> Iterator[str]:
+        """The known keys of the mapping ahead; take each one's value before asking for the next.
 
         Keys outside `known`, keys of `later` and repeated ones are findings and are passed over.
         """
         self._take()
-        seen: dict[str, Node] = {}
+        seen: dict[str, Any] = {}
         while type(event := self._take()) is not MappingEndEvent:
+            if type(event) is ScalarEvent and event.value in known and event.value not in seen:
+                seen[event.value] = event
+                yield event.value
+                continue
             key = self._key(event, seen)
-            if key is not None and known is not None and key.value not in known:
+            if key is not None:
                 self._unknown(key, known, later)
-                key = None
-            if key is None:
-                self.skip()
-            else:
-                yield key
+            self.skip()
 
     def items(self) -> Iterator[None]:
         """Once for each item of the sequence ahead; take it before asking for the next."""
@@ -171,15 +169,25 @@ class Document:
             self._break(head.line, head.column, f"more than {MAX_NODES} values", "write fewer")
         if head.kind == "map":
             self._ahead = event
-            entries = tuple((key, self._node()) for key in self.entries())
-            return Node("map", head.line, head.column, entries=entries)
+            return Node("map", head.line, head.column, entries=tuple(self._entries()))
         if head.kind == "seq":
             self._ahead = event
             items = tuple(self._node() for _ in self.items())
             return Node("seq", head.line, head.column, items=items)
         return head
 
-    def _key(self, event: Event, seen: dict[str, Node]) -> Node | None:
+    def _entries(self) -> Iterator[tuple[Node, Node]]:
+        self._take()
+        seen: dict[str, Any] = {}
+        while type(event := self._take()) is not MappingEndEvent:
+            key = self._key(event, seen)
+            if key is None:
+                self.skip()
+            else:
+                yield key, self._node()
+
+    def _key(self, event: Any, seen: dict[str, Any]) -> Node | None:
+        """The key that an event is, None when it is a finding; `seen` are the events before."""
         key = self._head(event)
         if key.kind != "scalar":
             if key.kind != "refused":
@@ -189,10 +197,11 @@ class Document:
         if key.tag == "merge":
             self._findings.add(key.line, key.column, "<< merges", "write the keys out")
             return None
-        first = seen.setdefault(key.value, key)
-        if first is not key:
+        first = seen.setdefault(key.value, event)
+        if first is not event:
             problem = f"{shown(key.value)} is written twice"
-            self._findings.add(key.line, key.column, problem, f"first on line {first.line}")
+            remedy = f"first on line {_place(first)[0]}"
+            self._findings.add(key.line, key.column, problem, remedy)
             return None
         if len(seen) > MAX_KEYS:
             self._break(key.line, key.column, f"more than {MAX_KEYS} keys", "write fewer")
@@ -214,7 +223,7 @@ class Document:
             if len(value) > _LONG and _too_long(value):
                 return Node("refused", line, column)
             plain = event.implicit[0]
-            tag = resolved(value) if plain else "str"
+            tag = resolved(value) if plain and value[:1] in _RESOLVERS else "str"
             lines = event.end_mark.line + 2 - line
             return Node("scalar", line, column, value, plain, tag, lines)
         return Node(_KINDS.get(kind, "refused"), line, column)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from worker.job.document import Node
 from worker.job.findings import Findings, shown
 
-_PLAIN = re.compile(r"[!-~]+")  # printable ASCII without a space: nothing to look for
+_PLAIN = re.compile(r"[!-~]{1,1024}")  # printable ASCII without a space: nothing to look for
 _DOCUMENTED = re.compile(r"[A-Za-z0-9_.:-]{4,64}")  # EnOS: of a deviceKey
 _LONGEST = 64 << 10  # characters
 _COMMAND = re.compile(r"[0-9]{1,32}")
@@ -40,10 +40,10 @@ Flaw = tuple[str, str]  # the problem and the remedy
 
 def text_flaw(text: str) -> Flaw | None:
     """What forbids the text as an identity; None when nothing does."""
-    if len(text) > _LONGEST:
-        return "is longer than 64 KiB", "shorten it"
     if _PLAIN.fullmatch(text):
         return None
+    if len(text) > _LONGEST:
+        return "is longer than 64 KiB", "shorten it"
     if not text:
         return "is empty", "give its value"
     for character in text:
@@ -76,9 +76,12 @@ def is_documented(deviceKey: str) -> bool:
 
 def identity(node: Node, name: str, findings: Findings) -> str | None:
     """The text of a scalar that names something; None when a finding was made."""
+    text = node.value
+    if node.tag == "str" and node.lines == 1 and _PLAIN.fullmatch(text):
+        return text
     flaw = _node_flaw(node)
     if flaw is None:
-        return node.value
+        return text
     if node.kind != "refused":
         findings.add(node.line, node.column, f"{name}: {flaw[0]}", flaw[1])
     return None

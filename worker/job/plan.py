@@ -106,13 +106,13 @@ class _Reading:
 
     def _read_root(self, document: Document, root: Node) -> None:
         seen = set()
-        for key in document.entries(_KEYS, LATER_KEYS):
-            seen.add(key.value)
-            if key.value == "devices":
+        for key in document.keys(_KEYS, LATER_KEYS):
+            seen.add(key)
+            if key == "devices":
                 readers = (self._files[0], self._warnings[0])
                 DeviceReader(document, self._collector, *readers).read()
             else:
-                self._take(key.value, document.node())
+                self._take(key, document.node())
         for name, remedy in _REQUIRED.items():
             if name not in seen:
                 self._files[0].add(root.line, root.column, f"no {name}", remedy)

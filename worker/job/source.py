@@ -135,8 +135,9 @@ class Text:
     Everything before a fault is handed out first, so that its findings are not lost.
     """
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], longest: int = _SILENCE) -> None:
         self._stream = stream
+        self._longest = longest  # characters
         self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
         self._line, self._column = 1, 1
         self._after_cr = False
@@ -150,7 +151,7 @@ class Text:
         if self._fault and not text:
             raise self._fault
         self.silence += len(text)
-        if self.silence > _SILENCE:
+        if self.silence > self._longest:
             problem = "more than 16 MiB without a value"
             raise UnreadableError(self._line, self._column, problem, "shorten it")
         return text

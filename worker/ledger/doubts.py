@@ -115,7 +115,7 @@ def _open(
             .where(outcome.c.run == run, outcome.c.ordinal.in_([each[0] for each in part]))
             .group_by(outcome.c.ordinal)
         )
-        recorded: dict[int, int] = dict(found.tuples().all())
+        recorded: dict[int, int] = {row[0]: row[1] for row in found}
         yield from (each for each in part if recorded.get(each[0], -1) < each[1])
 
 

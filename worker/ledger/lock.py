@@ -17,7 +17,7 @@ from pathlib import Path
 from worker.errors import NotNowError, UsageError
 from worker.ledger.database import ledger_path
 
-_TRIES = 1000  # a look takes microseconds; more than one at a time is rare
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
 
 @contextmanager
@@ -26,17 +26,18 @@ def job_lock(url: str, job: str, run_id: str) -> Iterator[None]:
 
     Raises UsageError when the lock file cannot be written.
     """
-    path = _lock_path(url, job)
-    if path is None:
+    path, gate_path = _beside(url, f".{job}.lock"), _beside(url, ".lock")
+    if path is None or gate_path is None:
         yield
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        gate = os.open(gate_path, _FLAGS, 0o600)
+        file = os.open(path, _FLAGS, 0o600)
     except OSError as failure:
         raise UsageError(f"lock {path}: {failure.strerror}: give another ledger.url") from None
     try:
-        if not _take(file):
+        if not _take(file, gate):
             run, process = _holder(file)
             said = f"another run of job {job} is at work on this ledger: {run} (process {process})"
             raise NotNowError(f"{said}: wait for its end, or stop it")
@@ -49,7 +50,7 @@ def job_lock(url: str, job: str, run_id: str) -> Iterator[None]:
 
 def locked_by(url: str, job: str) -> str | None:
     """The run that holds the job's lock now; None when nobody does."""
-    path = _lock_path(url, job)
+    path = _beside(url, f".{job}.lock")
     if path is None:
         return None
     try:
@@ -67,20 +68,26 @@ def is_locked(url: str, job: str) -> bool:
     return locked_by(url, job) is not None
 
 
-def _lock_path(url: str, job: str) -> Path | None:
+def _beside(url: str, suffix: str) -> Path | None:
     path = ledger_path(url)
-    return path.with_name(f"{path.name}.{job}.lock") if path else None
+    return path.with_name(path.name + suffix) if path else None
 
 
-def _take(file: int) -> bool:
-    """Lock it for ourselves alone; a passer-by who only looks is waited for, a holder is not."""
-    for _ in range(_TRIES):
-        if _try(file, fcntl.LOCK_EX):
-            return True
-        if not _try(file, fcntl.LOCK_SH):
-            return False
-        fcntl.flock(file, fcntl.LOCK_UN)
-    return False
+def _take(file: int, gate: int) -> bool:
+    """Lock it for ourselves alone; whoever only looks is waited for, a holder is not.
+
+    Runs pass the gate one by one, so that behind it nobody but a holder or a passer-by, who
+    shares the lock for microseconds, can be in the way.
+    """
+    fcntl.flock(gate, fcntl.LOCK_EX)
+    try:
+        if not _try(file, fcntl.LOCK_EX):
+            if not _try(file, fcntl.LOCK_SH):
+                return False
+            fcntl.flock(file, fcntl.LOCK_EX)
+        return True
+    finally:
+        os.close(gate)
 
 
 def _try(file: int, kind: int) -> bool:

@@ -28,7 +28,7 @@ class Pace:
         self._window = float(concurrency)  # adaptive part of the bound
         self._epoch = 0  # how often the window was halved
         self._began = False  # before the first request there is no lateness to make good
-        self._turn = anyio.Lock()  # one waits for the gate, the others for their turn
+        self._turn = anyio.Lock(fast_acquire=True)  # one waits at the gate, others behind
         self._freed = anyio.Event()
         self._next = clock.monotonic()
         self._paused_until = self._next
@@ -60,22 +60,34 @@ class Pace:
 
     async def acquire(self) -> int | None:
         """Wait for a place; its ticket for `release`, or None when the run is stopping."""
+        if not self._turn.locked() and (ticket := self._enter()) is not None:
+            return ticket
         async with self._turn:
             while self._switch.stop is None:
-                now = self._clock.monotonic()
-                opens = max(self._next, self._paused_until)
+                if (ticket := self._enter()) is not None:
+                    return ticket
                 if self.in_flight >= self.window:
                     self._freed = anyio.Event()
                     await self._freed.wait()
-                elif opens > now:
-                    await self._switch.sleep(opens - now)
                 else:
-                    late = self._slack if self._began else 0.0
-                    self._began = True
-                    self._next = max(self._next, now - late) + self._interval
-                    self.in_flight += 1
-                    return self._epoch
+                    await self._switch.sleep(self._opens - self._clock.monotonic())
         return None
+
+    @property
+    def _opens(self) -> float:
+        """The monotonic moment from which rate and pauses let the next request through."""
+        return max(self._next, self._paused_until)
+
+    def _enter(self) -> int | None:
+        """Take a place if there is one now."""
+        now = self._clock.monotonic()
+        if self._switch.stop is not None or self.in_flight >= self.window or self._opens > now:
+            return None
+        late = self._slack if self._began else 0.0
+        self._began = True
+        self._next = max(self._next, now - late) + self._interval
+        self.in_flight += 1
+        return self._epoch
 
     def release(self, ticket: int, *, congested: bool) -> None:
         """Give the place back; congested: the gateway answered 429 or 503, or not in time."""

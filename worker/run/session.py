@@ -126,6 +126,7 @@ class Session:
         self._safety = Safety(rules.abort, rules.max_commands, rules.orgId)
         self._intents: Mapping[Device, int] = {}
         self._in_doubt_since: int | None = None  # of the leg at hand
+        self._served = anyio.Event()  # the writer has ended
         self._runner = Runner(
             executor,
             recorder,
@@ -181,8 +182,8 @@ class Session:
 
     async def look(
         self, targets: AsyncIterator[Sequence[Target]], began_wall_ms: int | None
-    ) -> Findings | None:
-        """Only search: what of these targets is cached; None when the run stopped.
+    ) -> Findings | Stop:
+        """Only search: what of these targets is cached, or why the searching ended early.
 
         What was cached after began_wall_ms (local clock; None: now) is counted apart.
         """
@@ -193,7 +194,7 @@ class Session:
             age = 0.0 if began_wall_ms is None else (now_ms - began_wall_ms) / 1000
             findings = await self._verify(targets, self._clock.monotonic() - age)
             group.cancel_scope.cancel()
-        return findings
+        return findings or self._switch.stop or Stop("signal", "interrupted")
 
     async def _permission(self, probe: Target | None) -> None:
         """A run that needs searches learns before its first cancel whether it may."""
@@ -267,12 +268,16 @@ class Session:
             await self._writer.flush()  # after a failure, this tells it
         except LedgerError as failure:
             self._lost(failure)
+        finally:
+            self._served.set()
 
     async def _close(self) -> bool:
         """Everything put so far becomes durable, or the answer is False."""
         try:
             await self._writer.flush()
             self._writer.close()
+            await self._served.wait()  # claims that nobody fetched are given back
+            await self._writer.flush()  # which may have failed
         except LedgerError as failure:
             self._lost(failure)
             return False

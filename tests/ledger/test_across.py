@@ -1,0 +1,177 @@
+"""Questions across the runs of one ledger."""
+
+from __future__ import annotations
+
+import time
+
+from tests.ledger.plans import claim, devices, mark, outcome, plan, record, told
+from worker.ledger.entry import Entry, Found, Touched
+from worker.ledger.store import Store
+from worker.model import AssetId, DeviceKey, Identity, OutcomeKind, RunEnd
+
+HOUR = 3_600_000
+
+
+def test_recorded_elsewhere(temporary: Store) -> None:
+    """Recorded by another run or another target of this run; not by the target itself."""
+    plan(temporary, ["a"], "r0")
+    claim(temporary, 1, run_id="r0")
+    record(temporary, outcome(0, "cancelled", "1"), run_id="r0")
+    plan(temporary, ["a", "b"])
+    claim(temporary, 2)
+    missed = Entry(1, 1, (told("9", "not_cached"),), None)
+    record(temporary, outcome(0, "cancelled", "2", "3"), missed)
+    assert temporary.recorded_elsewhere("r1", 1, ["1", "2", "3", "4", "9"]) == {"1", "2", "3"}
+    assert temporary.recorded_elsewhere("r1", 0, ["1", "2", "3", "4"]) == {"1"}
+    assert temporary.recorded_elsewhere("r1", 0, []) == set()
+
+
+def test_rehearsals_are_worlds_of_their_own(temporary: Store) -> None:
+    """Invented ids and doubts concern nobody else, and a rehearsal sees no other run."""
+    for run_id, rehearsal in (("x1", True), ("x2", True), ("r1", False), ("r2", False)):
+        plan(temporary, ["a", "b"], run_id, rehearsal=rehearsal)
+        claim(temporary, 2, run_id=run_id)
+        record(temporary, outcome(0, "cancelled", "1"), run_id=run_id)
+    seen = {
+        run_id: (
+            temporary.recorded_elsewhere(run_id, 0, ["1"]),
+            set(temporary.open_intents(run_id)),
+            temporary.also_touched_by(run_id),
+        )
+        for run_id in ("x1", "x2", "r1", "r2")
+    }
+    b = DeviceKey("p", "b")
+    assert seen == {
+        "x1": (set(), set(), []),
+        "x2": (set(), set(), []),
+        "r1": ({"1"}, {b}, [Touched("r2", "nightly", 2)]),
+        "r2": ({"1"}, {b}, [Touched("r1", "nightly", 2)]),
+    }
+    assert temporary.recorded_elsewhere("x1", 1, ["1"]) == {"1"}
+
+
+def test_open_intents(temporary: Store) -> None:
+    """Devices in doubt elsewhere, as spelled, each since its earliest possible sending."""
+    plan(temporary, ["a", "b", "@x", "c"], "r0")
+    claim(temporary, 3, run_id="r0", now_ms=5000)
+    record(temporary, outcome(1), mark(2, first=77), run_id="r0")
+    plan(temporary, ["a"], "r00")
+    claim(temporary, 1, run_id="r00", now_ms=4000)
+    plan(temporary, ["a"], "else", orgId="o2")
+    claim(temporary, 1, run_id="else", now_ms=1)
+    plan(temporary, ["a"])
+    claim(temporary, 1, now_ms=1)
+    expected = {DeviceKey("p", "a"): 4000, AssetId("x"): 77}
+    assert temporary.open_intents("r1") == expected
+
+
+def test_intents_of_finished_runs(temporary: Store) -> None:
+    """A finished run has no intents, unless it ended with targets in doubt."""
+    for run_id, settled in (("clean", True), ("not", False)):
+        plan(temporary, [run_id], run_id)
+        claim(temporary, 1, run_id=run_id)
+        if settled:
+            record(temporary, outcome(0), run_id=run_id)
+        temporary.finish(run_id, RunEnd(9, 0))
+    plan(temporary, ["a"])
+    assert temporary.open_intents("r1") == {DeviceKey("p", "not"): 5000}
+
+
+def test_thousands_of_finished_runs(temporary: Store) -> None:
+    """The question is as cheap on an old ledger as on a new one."""
+    plan(temporary, devices(50), "r0")
+    claim(temporary, 50, run_id="r0")
+    raw = temporary._database.raw
+    names = [row[1] for row in raw.execute("PRAGMA table_info(run)")]
+    values = ", ".join(
+        {"run": "n + 10", "run_id": "'old' || n", "finished_ms": "1", "doubts": "0"}.get(
+            n, f'"{n}"'
+        )
+        for n in names
+    )
+    raw.execute(
+        f"INSERT INTO run WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t "
+        f"WHERE n < 5000) SELECT {values} FROM run, t WHERE run_id = 'r0'"
+    )
+    plan(temporary, ["a"])
+    began = time.perf_counter()
+    assert len(temporary.open_intents("r1")) == 50
+    assert time.perf_counter() - began < 0.5
+
+
+def test_find_command(temporary: Store) -> None:
+    """A command is found in every run that told of it, the newest first, and when."""
+    for run_id, result in (("r0", "unknown"), ("r1", "cancelled")):
+        plan(temporary, ["@x"], run_id, job=run_id)
+        claim(temporary, 1, run_id=run_id)
+        entry = Entry(0, 1, (told("7", result, productKey="p", deviceKey="k"), told("8")), None)
+        record(temporary, entry, run_id=run_id, now_ms=6000)
+        record(temporary, outcome(0, "cancelled"), run_id=run_id, now_ms=7000)
+    identity = Identity("p", "k", "x")
+    kind = OutcomeKind.CANCELLED
+    assert temporary.find(commandId="7") == [
+        Found("r1", "r1", 0, identity, kind, 6000, "7", "cancelled"),
+        Found("r0", "r0", 0, identity, kind, 6000, "7", "unknown"),
+    ]
+    assert temporary.find(commandId="70") == []
+
+
+def test_find_device(temporary: Store) -> None:
+    """A device is found as planned and as told; where it was only planned, nothing touched it."""
+    plan(temporary, ["k"], "r0")  # claimed and nothing more: in doubt
+    claim(temporary, 1, run_id="r0")
+    plan(temporary, ["@x", "@y", "k"])
+    claim(temporary, 3)
+    record(
+        temporary,
+        outcome(0, "nothing_cached", identity=Identity("p", "k", "x")),
+        Entry(1, 1, (told("1", productKey="q", deviceKey="k"), told("2")), None),
+        outcome(2, "cancelled", "3"),
+    )
+    plan(temporary, ["k"], "r2")
+    found = [
+        (f.run_id, f.ordinal, f.outcome.value, f.at_ms, f.commandId)
+        for f in temporary.find(deviceKey="k")
+    ]
+    assert found == [
+        ("r1", 0, "nothing_cached", 6000, None),
+        ("r1", 1, "cancelled_incomplete", 6000, "1"),
+        ("r1", 1, "cancelled_incomplete", 6000, "2"),
+        ("r1", 2, "cancelled", 6000, "3"),
+        ("r0", 0, "unknown", None, None),
+    ]
+
+
+def touched(store: Store, run_id: str, names: list[str], began: int, ended: int | None) -> None:
+    plan(store, names, run_id)
+    store._database.raw.execute(
+        "UPDATE run SET first_started_ms = ?, started_ms = ? WHERE run_id = ?",
+        (began, began, run_id),
+    )
+    claim(store, 2, run_id=run_id)
+    if ended is not None:
+        store.finish(run_id, RunEnd(ended, 0))
+
+
+def test_also_touched(temporary: Store) -> None:
+    """Runs that overlapped, or touched the same devices within 48 h before, and how many."""
+    now = 100 * HOUR
+    touched(temporary, "long ago", ["a", "b"], 1, now - 48 * HOUR - 1)
+    touched(temporary, "before", ["a", "@x"], 1, now - 48 * HOUR)
+    touched(temporary, "still on", ["b", "c", "a"], now + 5, None)  # claimed two of them
+    touched(temporary, "others", ["y", "z"], now, now + 1)
+    touched(temporary, "r1", ["@x", "a", "b"], now, now + HOUR)
+    touched(temporary, "afterwards", ["b"], now + HOUR + 1, None)
+    plan(temporary, ["a"], "planned")
+    temporary._database.raw.execute(
+        "UPDATE run SET first_started_ms = NULL WHERE run_id = 'planned'"
+    )
+    assert temporary.also_touched_by("r1") == [Touched("before", "nightly", 2)]
+    assert temporary.also_touched_by("planned") == []
+    claim(temporary, 1)
+    assert temporary.also_touched_by("r1") == [
+        Touched("still on", "nightly", 1),
+        Touched("before", "nightly", 2),
+    ]
+    seen = temporary.also_touched_by("still on")
+    assert [each.run_id for each in seen] == ["afterwards", "r1"]

@@ -1,0 +1,167 @@
+"""Heads of runs: what is kept of one, finding the one that is meant, its state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.ledger.plans import claim, devices, new_run, plan, staged
+from worker.errors import UsageError
+from worker.ledger.lock import job_lock
+from worker.ledger.store import Store
+from worker.model import Rehearsal, Requests, RunEnd, RunRecord, Stop, Verified
+
+
+def frozen(store: Store, run_id: str, job: str = "nightly", *, rehearsal: bool = False) -> None:
+    with store.draft() as draft:
+        draft.add([staged("a")])
+        store.freeze(draft, new_run(run_id, job, rehearsal=rehearsal), ["a.yaml"])
+
+
+def test_head(store: Store) -> None:
+    """A run's head comes back as it was given, and grows by what happens."""
+    frozen(store, "r1", rehearsal=True)
+    digest, _ = store.planned("r1")
+    planned = RunRecord(
+        run_id="r1",
+        job="nightly",
+        reason="CHG-1",
+        actor="me@host",
+        orgId="o1",
+        gateway="prod https://gw",
+        scope="all_cached",
+        digest=digest,
+        version="0.1",
+        planned_ms=1000,
+        targets=1,
+        settings=b'{"rate":1}',
+        rehearsal=Rehearsal("calm", 7),
+    )
+    assert store.run("r1") == planned
+    store.start("r1", 2000)
+    store.start("r1", 3000)
+    end = RunEnd(
+        finished_ms=4000,
+        exit_code=5,
+        exit_reasons=("stopped",),
+        stop=Stop("auth", "bad keys", 1, 2, ("q",)),
+        requests=Requests(3, 4, 5),
+        verified=Verified(1, 2, 3),
+        log_dropped=6,
+        reports={"a.csv": "00"},
+    )
+    store.finish("r1", end, Rehearsal("calm", 7, truth_matches=True))
+    done = store.run("r1")
+    assert (done.state, done.first_started_ms, done.started_ms) == ("finished", 2000, 3000)
+    assert (done.end, done.rehearsal) == (end, Rehearsal("calm", 7, truth_matches=True))
+
+
+def test_begun_again(store: Store) -> None:
+    """A run that is resumed has no end until it ends again."""
+    frozen(store, "r1")
+    store.start("r1", 2000)
+    store.finish("r1", RunEnd(4000, 4))
+    store.start("r1", 5000)
+    assert (store.run("r1").end, store.run("r1").state) == (None, "interrupted")
+
+
+def test_states(store: Store, url: str) -> None:
+    """Running is who holds the job's lock; an earlier run of the job without an end is not."""
+    for run_id in ("r1", "r2", "r3"):
+        frozen(store, run_id)
+    store.start("r1", 1)
+    store.start("r2", 2)
+    with job_lock(url, "nightly", "r2"):
+        states = {run.run_id: run.state for run in store.runs()}
+    assert states == {"r3": "planned", "r2": "running", "r1": "interrupted"}
+    assert store.run("r2").state == "interrupted"
+    store.finish("r2", RunEnd(3, 0))
+    assert store.run("r2").state == "finished"
+
+
+def test_temporary_state(temporary: Store) -> None:
+    """A ledger without a file dies with its process: what has begun is running."""
+    plan(temporary, devices(1))
+    assert temporary.run("r1").state == "running"
+
+
+def test_listing(store: Store) -> None:
+    """Newest first, of one job or all, as many as asked for."""
+    for run_id, job in (("r1", "a"), ("r2", "b"), ("r3", "a")):
+        frozen(store, run_id, job)
+    assert [run.run_id for run in store.runs()] == ["r3", "r2", "r1"]
+    assert [run.run_id for run in store.runs("a")] == ["r3", "r1"]
+    assert [run.run_id for run in store.runs("a", 1)] == ["r3"]
+
+
+def test_unfinished(store: Store) -> None:
+    """The newest run of the job that was started and has no end."""
+    assert store.unfinished("a") is None
+    for run_id, job in (("r1", "a"), ("r2", "a"), ("r3", "b"), ("r4", "a")):
+        frozen(store, run_id, job)
+    store.start("r1", 1)
+    store.start("r2", 1)
+    store.start("r3", 1)
+    newest = store.unfinished("a")
+    assert newest is not None
+    assert newest.run_id == "r2"
+    store.finish("r2", RunEnd(2, 0))
+    older = store.unfinished("a")
+    assert older is not None
+    assert older.run_id == "r1"
+
+
+@pytest.mark.parametrize(
+    ("text", "run_id"),
+    [
+        ("20261122T020500Z-k3f9ab", "20261122T020500Z-k3f9ab"),
+        ("20261122T0205", "20261122T020500Z-k3f9ab"),
+        ("last", "20261123"),
+        ("last:a", "20261122T020500Z-k3f9ab"),
+        ("20261123", "20261123"),
+    ],
+)
+def test_resolve(store: Store, text: str, run_id: str) -> None:
+    """An id, a unique prefix, the last run, the last of a job; a whole id before a prefix."""
+    for name, job in (("20261122T020500Z-k3f9ab", "a"), ("20261123x", "b"), ("20261123", "b")):
+        frozen(store, name, job)
+    assert store.resolve(text).run_id == run_id
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("S", "S: no such run in ledger {path}: see `cancel-worker runs`"),
+        ("s_", "s_: no such run in ledger {path}: see `cancel-worker runs`"),
+        ("r1", "r1: 3 runs begin so: write one of r12 (a), r11 (a), r10 (a)"),
+        ("last:b", "last:b: no run of job b in ledger {path}"),
+    ],
+)
+def test_unclear(store: Store, path: Path, text: str, said: str) -> None:
+    """What cannot be meant is named, with the candidates; letters and signs are literal."""
+    for run_id in ("r10", "r11", "r12", "sx"):
+        frozen(store, run_id, "a")
+    with pytest.raises(UsageError) as raised:
+        store.resolve(text)
+    assert str(raised.value) == said.format(path=path)
+
+
+def test_many_candidates(store: Store) -> None:
+    """Ten candidates are named, the newest first, and that there are more."""
+    for number in range(12):
+        frozen(store, f"r{number:02}")
+    with pytest.raises(UsageError) as raised:
+        store.resolve("r")
+    listed = ", ".join(f"r{number:02} (nightly)" for number in range(11, 1, -1))
+    assert str(raised.value) == f"r: 12 runs begin so: write one of {listed}, …"
+
+
+def test_no_runs(store: Store) -> None:
+    """An empty ledger says so."""
+    with pytest.raises(UsageError, match="last: no runs yet in ledger"):
+        store.resolve("last")
+    with pytest.raises(UsageError, match="r1: no such run"):
+        store.run("r1")
+    with pytest.raises(UsageError, match="r1: no such run"):
+        claim(store, 1)

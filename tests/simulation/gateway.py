@@ -1,0 +1,322 @@
+"""The gateway of a world: it keeps the truth, and answers as the weather lets it.
+
+It is asked in steps by whatever carries requests: `open` reads one, `arrive` lets it in, `reply`
+says what comes back, `abandon` hears that the client gave up. Effects, and what other people do,
+wait in a heap and happen, in order of time, before anything is looked at.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from hashlib import sha256
+from itertools import count
+from math import inf
+from random import Random
+from typing import Any
+from urllib.parse import parse_qsl
+
+from tests.simulation import fates
+from tests.simulation.answers import Writer
+from tests.simulation.fates import Fate
+from tests.simulation.setup import Setup
+from tests.simulation.span import Span
+from tests.simulation.clock import WALL_MS
+from tests.simulation.truth import CACHED, CANCELLED, RELEASED, Cached, Exchange, Key, Thing
+
+ACCESS_KEY, SECRET_KEY = "ak-canary-", "sk-canary-5b1e"  # noqa: S105
+TOKEN = "tok-canary-"  # noqa: S105
+PAGE = 50
+
+
+class Gateway:
+    """The other side; one for a world."""
+
+    def __init__(self, setup: Setup, span: Span, things: list[Thing], chance: Random) -> None:
+        self._setup = setup
+        self._span = span
+        self._chance = chance
+        self.things = things
+        self._by_key = {key: thing for thing in things for key in (thing.by_keys, thing.by_asset)}
+        self._later: list[tuple[float, int, Callable[[float], None]]] = []
+        self._order = count()
+        self._numbers = count(1)
+        self._tokens: dict[int, tuple[str, float]] = {}
+        self._known: dict[str, tuple[int, float]] = {}  # token -> worker, issued at
+        self._stamps: set[str] = set()
+        self._signatures: set[str] = set()
+        self._recent: list[float] = []
+        self.exchanges: list[Exchange] = []
+        self.open_ones: list[Exchange] = []
+        self.taken: dict[tuple[int, Key], set[str]] = defaultdict(set)  # by run and spelled device
+        self.arrived: Callable[[Exchange], None] = lambda exchange: None
+        self.note: Callable[..., None] = lambda *said: None
+        self.wrong: Callable[[int, str], None] = lambda number, said: None
+        self._writer = Writer(self)
+        for at in setup.token_revoked:
+            self.later(at, lambda now: self._tokens.clear() or self._known.clear())
+
+    # ---------------------------------------------------------------- time
+
+    def later(self, at: float, what: Callable[[float], None]) -> None:
+        """Something that happens at a moment of true time."""
+        heapq.heappush(self._later, (at, next(self._order), what))
+
+    def advance(self) -> float:
+        """Let everything happen that is due; the moment it is now."""
+        now = self._span.now()
+        while self._later and self._later[0][0] <= now:
+            at, _, what = heapq.heappop(self._later)
+            what(at)
+        return now
+
+    def now_ms(self, at: float) -> int:
+        """The gateway's clock."""
+        return WALL_MS + self._setup.skew_ms + int(at * 1000)
+
+    def lag(self) -> float:
+        return self._setup.lag * self._chance.random()
+
+    # ---------------------------------------------------------------- one request
+
+    def open(self, worker: int, run: int, target: str, headers: Any, body: bytes) -> Exchange:
+        """Read a request; nothing happens yet."""
+        now = self.advance()
+        path, _, query = target.partition("?")
+        pairs = parse_qsl(query, keep_blank_values=True)
+        said = dict(pairs)
+        kind = said.get("action", "token") if path.startswith("/connect") else "token"
+        exchange = Exchange(next(self._numbers), worker, run, kind, begun=now, executed=[])
+        if kind != "token":
+            key: Key = (said["assetId"],) if "assetId" in said else (
+                said.get("productKey", ""), said.get("deviceKey", "")
+            )
+            exchange.key, exchange.thing = key, self._by_key.get(key)
+            exchange.commandId = said.get("commandId")
+            if kind == "search":
+                asked = json.loads(body)
+                exchange.state = int(asked["expression"].rpartition("=")[2])
+                exchange.page = int(asked["pagination"]["pageNo"])
+            exchange.token = self._signed(pairs, headers, body, exchange)
+        self.exchanges.append(exchange)
+        self.open_ones.append(exchange)
+        return exchange
+
+    def fate(self, exchange: Exchange, *, connected: bool = False) -> Fate:
+        """What will become of it, if it gets as far as that; connected: it has a way already."""
+        setup, now = self._setup, exchange.begun
+        if setup.tls_from is not None and now >= setup.tls_from and not connected:
+            return fates.TLS
+        table = exchange.kind
+        fate = setup.weather.draw(table, self._chance)
+        outage = setup.outage
+        if outage and table != "token" and outage[0] <= now < outage[1]:
+            if table == "cancel" or outage[3]:
+                fate = fates.WIRE[outage[2]]
+        thing = exchange.thing
+        if table == "cancel" and thing and thing.curse and fate.before is None:
+            if fate.proof != "NS" and self._chance.random() < 0.9:
+                fate = fates.CURSES[thing.curse]
+        if fate.before and connected:
+            return fates.OK
+        return fate
+
+    def begin(self, exchange: Exchange, fate: Fate, deadline: float) -> None:
+        """Fix the moments of an exchange whose way is clear; deadline in true time."""
+        chance, now = self._chance, self._span.now()
+        exchange.arrives = now + chance.uniform(0.001, 0.02)
+        takes = chance.uniform(0.005, 0.1) if chance.random() < 0.8 else chance.uniform(0.1, 1.5)
+        if fate.name == "slow":
+            takes = chance.uniform(0.5, 4.0)
+        exchange.replies = exchange.arrives + takes
+        if fate.ending in ("hang", "drip"):
+            exchange.replies = inf
+        self._name(exchange, fate)
+        if exchange.kind != "cancel" or chance.random() >= fate.executes:
+            return
+        known = min(exchange.replies, deadline)  # when the client will know, or give up
+        latest = known if fate.proof == "OK" else known + self._setup.late
+        if fate.ending in ("truncate", "drip"):
+            latest = min(exchange.arrives + takes, deadline)  # what was told had been done
+        exchange.effect = chance.uniform(exchange.arrives, latest)
+        exchange.limit = known + self._setup.lookup.wait * self._setup.lookup.tries
+        if fate.proof != "OK" and exchange.commandId is None and chance.random() < 0.1:
+            exchange.portion = 0.5
+
+    def arrive(self, exchange: Exchange, fate: Fate) -> Fate:
+        """It is read by the gateway, which may turn it down at the door."""
+        now = self.advance()
+        exchange.arrived = True
+        self.arrived(exchange)
+        if exchange.kind == "token":
+            return fate
+        door = self._door(exchange, now)
+        if door is not None:
+            fate, exchange.effect = door, None
+            exchange.replies = min(exchange.replies, now + 0.02)
+            self._name(exchange, fate)
+        if exchange.effect is not None:
+            at = max(exchange.effect, now)
+            exchange.effect = at
+            self.later(at, lambda then: self._execute(exchange, then))
+        return fate
+
+    def reply(self, exchange: Exchange, fate: Fate) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and whole body, as they are now."""
+        now = self.advance()
+        if exchange.effect is not None and fate.executes == 1.0 and fate.proof == "OK":
+            self._execute(exchange, now)
+        if fate.anomaly:
+            exchange.anomaly = True
+        status, headers, body = self._writer.write(exchange, fate, now)
+        self.sharp(exchange)
+        return status, headers, body
+
+    def abandon(self, exchange: Exchange) -> None:
+        """The client gave up, or died: what is not done yet is done soon, or never."""
+        now = self.advance()
+        if exchange.effect is not None and exchange.effect > now:
+            latest = now + self._setup.late
+            if not exchange.arrived or exchange.effect > latest:
+                exchange.arrived = exchange.arrived or self._chance.random() < 0.5
+                wanted = exchange.arrived and self._chance.random() < 0.5
+                exchange.effect = self._chance.uniform(now, latest) if wanted else None
+                if exchange.effect is not None:
+                    self.later(exchange.effect, lambda then: self._execute(exchange, then))
+            exchange.limit = now + self._setup.lookup.wait * self._setup.lookup.tries
+
+    def over(self, exchange: Exchange, proof: str, fault: str | None = None) -> None:
+        """The client has what it gets."""
+        exchange.ended, exchange.proof = self._span.now(), proof
+        exchange.fault = fault or exchange.fault
+        self.open_ones.remove(exchange)
+
+    # ---------------------------------------------------------------- what happens
+
+    def _execute(self, exchange: Exchange, at: float) -> None:
+        """Cancel; only what the device had when the request was sent, if the client gave up."""
+        if exchange.effect is None or (exchange.effect != at and exchange.effect < at):
+            if exchange.effect is None or exchange.executed:
+                return
+        exchange.effect = None
+        thing = exchange.thing
+        if thing is None:
+            return
+        chosen = thing.cached()
+        if exchange.commandId is not None:
+            chosen = [c for c in chosen if c.commandId == exchange.commandId]
+        if exchange.ended is not None and at > exchange.ended:
+            chosen = [c for c in chosen if c.created <= exchange.begun]
+        if exchange.portion < 1.0:
+            chosen = chosen[: (len(chosen) + 1) // 2]
+        for command in chosen:
+            command.change(CANCELLED, at, self.lag())
+            exchange.executed.append(command.commandId)
+        ids = tuple(exchange.executed)
+        self.taken[exchange.run, exchange.key].update(ids)
+        self.note("executed", exchange.number, ids)
+
+    def sharp(self, search: Exchange) -> None:
+        """The worst moment for a look-up: what was pending happens right behind a search."""
+        if search.kind != "search" or self._chance.random() >= 0.3:
+            return
+        now = self._span.now()
+        for exchange in self.exchanges:
+            pending = exchange.effect is not None and exchange.thing is search.thing
+            if pending and exchange.ended is not None and exchange.arrived:
+                last = exchange.limit - 0.001
+                if search.state == CACHED or now < last:
+                    if now < exchange.effect:  # type: ignore[operator]
+                        exchange.effect = now
+                        before = list(exchange.executed)
+                        self._execute(exchange, now)
+                        for commandId in set(exchange.executed) - set(before):
+                            found = search.thing.find(commandId) if search.thing else None
+                            if found is not None:
+                                found.visible = max(now, found.shown)
+
+    def cache(self, thing: Thing, commandId: str, at: float) -> None:
+        """Somebody caches a command, unless the device's cache is full."""
+        if len(thing.cached()) < PAGE:
+            created = Cached(commandId, at, self.now_ms(at), at + self.lag())
+            thing.commands.append(created)
+            self.note("cached", thing.index, commandId)
+
+    def take_away(self, thing: Thing, at: float, state: int) -> None:
+        """Somebody else cancels the oldest command, or it is sent to the device."""
+        for command in thing.cached()[:1]:
+            command.change(state, at, self.lag())
+            said = "cancelled by others" if state == CANCELLED else "gone"
+            self.note(said, thing.index, command.commandId)
+
+    # ---------------------------------------------------------------- at the door
+
+    def _signed(self, pairs: Any, headers: Any, body: bytes, exchange: Exchange) -> str:
+        """Check the signature on our own; a wrong or repeated one is a defect of the worker."""
+        token, stamp = headers["apim-accesstoken"], headers["apim-timestamp"]
+        joined = "".join(name + value for name, value in sorted(pairs))
+        said = f"{token}{joined}".encode() + body + f"{stamp}{SECRET_KEY}".encode()
+        signature = sha256(said).hexdigest()
+        if signature != headers["apim-signature"]:
+            self.wrong(0, f"request {exchange.number} carries a wrong signature")
+        if signature in self._signatures:
+            self.wrong(0, f"request {exchange.number} repeats a signature")
+        self._signatures.add(signature)
+        exchange.prepared = (int(stamp), {}, b"")
+        return str(token)
+
+    def _door(self, exchange: Exchange, now: float) -> Fate | None:
+        setup = self._setup
+        if setup.auth_from is not None and now >= setup.auth_from:
+            return fates.REVOKED
+        known = self._known.get(exchange.token)
+        if known is None:
+            return fates.REVOKED
+        if self._tokens.get(known[0], ("", 0.0))[0] != exchange.token or now >= known[1]:
+            return fates.EXPIRED
+        stamp = exchange.prepared[0] if exchange.prepared else 0
+        if setup.tolerance_ms is not None:
+            if abs(stamp - self.now_ms(now)) > setup.tolerance_ms:
+                return fates.SKEWED
+        if setup.limit_per_second is not None:
+            self._recent = [at for at in self._recent if at > now - 1.0]
+            if len(self._recent) >= setup.limit_per_second:
+                return fates.LIMITED
+            self._recent.append(now)
+        return None
+
+    def token(self, exchange: Exchange, body: bytes) -> dict[str, object]:
+        """The token service's answer."""
+        asked = json.loads(body)
+        now, stamp = self._span.now(), asked["timestamp"]
+        proof = sha256(f"{asked['appKey']}{stamp}{SECRET_KEY}".encode()).hexdigest()
+        if proof != asked["encryption"]:
+            self.wrong(0, f"token request {exchange.number} carries a wrong proof")
+        if proof in self._stamps:
+            self.wrong(0, f"token request {exchange.number} repeats its timestamp")
+        self._stamps.add(proof)
+        text, ends = self._tokens.get(exchange.worker, ("", -1.0))
+        if now >= ends - 1.0 or text not in self._known:
+            text, ends = f"{TOKEN}{exchange.number}", now + self._setup.token_life
+            self._tokens[exchange.worker] = (text, ends)
+            self._known[text] = (exchange.worker, ends)
+        return {"accessToken": text, "expire": int(ends - now)}
+
+    @staticmethod
+    def _name(exchange: Exchange, fate: Fate) -> None:
+        exchange.fault, exchange.row, exchange.proof = fate.name, fate.row, fate.proof
+
+
+def start_others(gateway: Gateway, setup: Setup, chance: Random) -> None:
+    """What other people will do meanwhile."""
+    for number in range(setup.others):
+        thing = gateway.things[chance.randrange(len(gateway.things))]
+        at, what = chance.uniform(0.0, 8.0), chance.randrange(3)
+        if what == 0:
+            commandId = str(7_000_000_000_000_000_000 + number)
+            gateway.later(at, lambda now, t=thing, c=commandId: gateway.cache(t, c, now))  # type: ignore[misc]
+        else:
+            state = CANCELLED if what == 1 else RELEASED
+            gateway.later(at, lambda now, t=thing, s=state: gateway.take_away(t, now, s))  # type: ignore[misc]

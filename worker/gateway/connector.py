@@ -1,0 +1,226 @@
+"""What is used of aiohttp below its session, where names are not documented: all of it is here.
+
+A connection comes from the public TCPConnector, a reply is read by aiohttp's response handler
+and parser, and between the two stands a Wire. tests/gateway/test_connector.py names what an
+aiohttp must have for that; one that lacks it fails there, not in a run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.http_parser import RawResponseMessage
+from aiohttp.streams import StreamReader
+from yarl import URL
+
+from worker.gateway import causes
+from worker.gateway.exchange import MAX_BODY, Reply, TransportSettings
+from worker.gateway.faults import fault_of
+from worker.gateway.sockets import Unread, open_connector
+
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
+class SpokeFirstError(Exception):
+    """A fresh connection had something to read: whoever is there does not wait for requests."""
+
+
+class Exchange:
+    """One request on its way to its reply."""
+
+    __slots__ = ("answer", "data", "deadline", "wire")
+
+    def __init__(self, data: bytes, deadline: float, answer: asyncio.Future[Reply | None]) -> None:
+        self.data = data  # head and body, as they are written
+        self.deadline = deadline  # monotonic
+        self.answer = answer
+        self.wire: Wire | None = None  # set: sent
+
+
+class Owner(Protocol):
+    """Who is told what becomes of a connection."""
+
+    def freed(self, wire: Wire) -> None:
+        """It can carry the next exchange."""
+
+    def gone(self, wire: Wire) -> None:
+        """It is closed, by whomever."""
+
+
+class Dialer:
+    """Makes connections to one gateway."""
+
+    def __init__(self, settings: TransportSettings, base: URL, tls: ssl.SSLContext) -> None:
+        """Needs the running loop."""
+        self._connector = open_connector(settings, tls)
+        # Only tells the connector where to; it is never sent.
+        self._request = aiohttp.ClientRequest("POST", base, loop=asyncio.get_running_loop())
+        self.host = self._request.headers["Host"]
+
+    async def dial(self, owner: Owner) -> Wire:
+        """A fresh connection, handshake done.
+
+        Raises what faults.py knows, and SpokeFirstError; cancelling it is fine.
+        """
+        connection = await self._connector.connect(self._request, [], _NO_TIMEOUT)
+        handler = connection.protocol
+        if handler is None or handler.transport is None or handler.transport.is_closing():
+            connection.close()
+            raise aiohttp.ServerDisconnectedError
+        if handler.should_close:
+            connection.close()
+            raise SpokeFirstError
+        return Wire(connection, handler.transport, owner)
+
+    async def aclose(self) -> None:
+        await self._connector.close()
+
+
+class Wire(ResponseHandler):
+    """One connection, one exchange at a time, from the first byte written to the whole reply.
+
+    It takes the place of the handler that the connector made. That one would queue what comes;
+    this one knows whether anybody asked for it, and answers as soon as the reply is complete.
+    """
+
+    def __init__(
+        self, connection: Connection, transport: asyncio.Transport, owner: Owner
+    ) -> None:
+        super().__init__(asyncio.get_running_loop())
+        self.idle_since = 0.0  # monotonic; kept by the owner
+        self.exchange: Exchange | None = None
+        self._connection: Connection | None = connection
+        self._wire = transport
+        self._owner = owner
+        self._used = False
+        self._held = False  # the parser was told to pause
+        self._collecting = False
+        self._unread = Unread(transport)
+        self._message: RawResponseMessage | None = None
+        self._content: StreamReader | None = None
+        self._body: bytes | bytearray = b""
+        self._surplus = False  # more than one reply came
+        self.connection_made(transport)
+        transport.set_protocol(self)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is open and silent; what has something to say must not be asked."""
+        # A fresh TLS connection may have session tickets to read; a used one has read them.
+        return not self._wire.is_closing() and not (self._used and self._unread)
+
+    def begin(self, exchange: Exchange) -> None:
+        """Write the request: from here on it counts as sent."""
+        self.exchange = exchange
+        exchange.wire = self
+        self._used = True
+        self.set_response_params(read_until_eof=True, auto_decompress=False)
+        self._wire.write(exchange.data)
+
+    def end(self, fault: str) -> None:
+        """Break off what is under way, with what came so far."""
+        self._finish(fault)
+
+    def drop(self) -> None:
+        """Close now; nothing that waits to be written goes out any more."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._wire.abort()
+            connection.close()
+            self._owner.gone(self)
+
+    # ---------------------------------------------------------------- called by the event loop
+
+    def data_received(self, data: bytes) -> None:
+        if self.exchange is None:
+            self.drop()  # nobody asked; it must not answer the next request
+            return
+        super().data_received(data)
+        if self._collecting:
+            return
+        content = self._content
+        if content is not None:
+            self._collect(content)
+        elif (error := self.exception()) is not None:
+            self._finish(fault_of(error, sent=True))
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        content = self._content
+        super().connection_lost(exc)
+        if self.exchange is not None and content is not None:
+            self._collect(content)
+        if self.exchange is not None:
+            error = content.exception() if content is not None else self.exception()
+            self._finish(causes.DISCONNECTED if error is None else fault_of(error, sent=True))
+        self.drop()
+
+    # ---------------------------------------------------------------- called by handler and parser
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Instead of a queue: the head of the reply and where its body will come."""
+        message, content = data
+        if self._message is not None:
+            self._surplus = True
+        elif not 100 <= message.code <= 199 or message.code == 101:
+            self._message, self._content = message, content
+
+    def pause_reading(self) -> None:
+        self._held = True
+        super().pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # Every read asks for this; only after a pause there is something to resume.
+        if self._held:
+            self._held = False
+            super().resume_reading(resume_parser)
+
+    # ---------------------------------------------------------------- the reply
+
+    def _collect(self, content: StreamReader) -> None:
+        """Take what the body has; when it is complete, or too long, that ends the exchange."""
+        self._collecting = True  # a read may make the parser go on, and that call data_received
+        while content.exception() is None and (chunk := content.read_nowait()):
+            if not self._body:
+                self._body = chunk
+            elif isinstance(self._body, bytes):
+                self._body = bytearray(self._body + chunk)
+            else:
+                self._body += chunk
+            if len(self._body) > MAX_BODY:
+                break
+        self._collecting = False
+        if len(self._body) > MAX_BODY:
+            self._body = self._body[:MAX_BODY]
+            self._finish(causes.TOO_LONG)
+        elif content.is_eof():
+            self._finish(None)
+        elif self.exception() is not None:
+            self._finish(causes.TRUNCATED)
+
+    def _finish(self, fault: str | None) -> None:
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
+            return
+        message, self._message, self._content = self._message, None, None
+        body, self._body = bytes(self._body), b""
+        if not exchange.answer.done():
+            exchange.answer.set_result(
+                Reply(True, None, _NO_HEADERS, body, fault)
+                if message is None
+                else Reply(True, message.code, message.headers, body, fault)
+            )
+        if fault is not None or self._surplus or self.should_close or self._unfinished():
+            self.drop()
+        else:
+            self._owner.freed(self)
+
+    def _unfinished(self) -> bool:
+        """Whether the reply came before the request was out."""
+        return self._wire.get_write_buffer_size() > 0

@@ -1,0 +1,253 @@
+"""Requests written as bytes on kept connections: the fast way to a gateway without a proxy.
+
+No task, timer or stream is made for a request beyond the future it waits for: deadlines are
+numbers that one timer looks after. The connection used last is used next, so that as few stay
+open as the rate needs. What it takes from below aiohttp's session stands in connector.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Mapping
+
+from yarl import URL
+
+from worker.clock import Clock
+from worker.gateway import causes
+from worker.gateway.connector import Dialer, Exchange, SpokeFirstError, Wire
+from worker.gateway.exchange import Reply, TransportSettings
+from worker.gateway.faults import EXPECTED, fault_of
+from worker.gateway.tls import tls_context
+
+
+class DirectTransport:
+    """One gateway over as few connections as it takes."""
+
+    def __init__(self, settings: TransportSettings, clock: Clock) -> None:
+        """Raises UsageError when a certificate or key file cannot be used."""
+        if settings.proxy is not None:
+            raise ValueError("no way leads through a proxy here: take a SessionTransport")
+        self._settings = settings
+        self._clock = clock
+        self._base = URL(str(URL(settings.url)).rstrip("/"), encoded=True)
+        self._tls = tls_context(
+            settings.ca_file, settings.client_cert_file, settings.client_key_file
+        )
+        self._dialer: Dialer | None = None
+        self._start = "POST " + self._base.raw_path.rstrip("/")
+        self._host = ""  # of the request; known with the dialer
+        self._wires: set[Wire] = set()
+        self._idle: list[Wire] = []  # the one used last is the last
+        self._dialing: dict[asyncio.Timeout, float] = {}  # and when each has to be through
+        self._queue: deque[Exchange] = deque()
+        self._promised = 0  # places for a connection, given to exchanges that did not wake yet
+        self._cut = math.inf  # moment after which nothing lives
+        self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = math.inf  # monotonic
+
+    async def post(
+        self, target: str, headers: Mapping[str, str], body: bytes, deadline: float
+    ) -> Reply:
+        """As `Transport.post`; ValueError for a line break in target or headers."""
+        now = self._clock.monotonic()
+        if now >= deadline or now >= self._cut:
+            return self._not_sent(now)
+        if self._dialer is None:
+            self._dialer = Dialer(self._settings, self._base, self._tls)
+            self._host = self._dialer.host
+        data = self._request(target, headers, body)
+        exchange = Exchange(data, deadline, asyncio.get_running_loop().create_future())
+        wire = self._take(now)
+        if wire is not None:
+            wire.begin(exchange)
+        elif self._open() < self._settings.connections:
+            return await self._dial_for(exchange, self._dialer)
+        else:
+            self._queue.append(exchange)
+        # None: a place for another connection became free.
+        return await self._answer(exchange) or await self._dial_for(exchange, self._dialer)
+
+    def cut(self, at: float) -> None:
+        self._cut = min(self._cut, at)
+        for timeout, end in self._dialing.items():
+            # One that fired keeps its moment; the task just has not noticed yet.
+            if not timeout.expired():
+                timeout.reschedule(self._on_the_loop(min(end, self._cut)))
+        if self._wires or self._queue:
+            self._look_after(self._cut)
+
+    async def aclose(self) -> None:
+        """Close every connection; what is under way ends as disconnected."""
+        self._cut = -math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+        self._sweep_queue(self._clock.monotonic())
+        ends = [wire.closed for wire in self._wires]
+        for wire in list(self._wires):
+            wire.drop()
+        await asyncio.gather(*filter(None, ends), return_exceptions=True)
+        if self._dialer is not None:
+            await self._dialer.aclose()
+
+    # ---------------------------------------------------------------- what becomes of a connection
+
+    def freed(self, wire: Wire) -> None:
+        """The next in the queue goes out at once, before anybody has read the last reply."""
+        now = self._clock.monotonic()
+        while self._queue:
+            exchange = self._queue[0]
+            if exchange.answer.done():
+                self._queue.popleft()  # its task was cancelled
+            elif now >= exchange.deadline or now >= self._cut:
+                exchange.answer.set_result(self._not_sent(now))
+            elif wire.ready:
+                self._queue.popleft()
+                return wire.begin(exchange)
+            else:
+                return wire.drop()
+        wire.idle_since = now
+        self._idle.append(wire)
+        self._look_after(now + self._settings.keepalive)
+        return None
+
+    def gone(self, wire: Wire) -> None:
+        """Its place is the next one's."""
+        self._wires.discard(wire)
+        if wire in self._idle:
+            self._idle.remove(wire)
+        self._offer()
+
+    def _offer(self) -> None:
+        """Let the next in the queue open a connection of its own."""
+        while self._queue and self._open() < self._settings.connections:
+            exchange = self._queue.popleft()
+            if not exchange.answer.done():
+                exchange.answer.set_result(None)
+                self._promised += 1
+
+    def _open(self) -> int:
+        return len(self._wires) + len(self._dialing) + self._promised
+
+    # ---------------------------------------------------------------- one exchange
+
+    def _request(self, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        head = (
+            f"{self._start}{target} HTTP/1.1\r\nHost: {self._host}\r\n"
+            f"Accept-Encoding: identity\r\n{lines}Accept: */*\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        count = 6 + len(headers)
+        if head.count("\r") != count or head.count("\n") != count or "\0" in head:
+            raise ValueError("a line break in the target or a header")
+        return head.encode() + body
+
+    def _take(self, now: float) -> Wire | None:
+        """The kept connection that was used last; those that cannot be used any more go."""
+        while self._idle:
+            wire = self._idle.pop()
+            if now < wire.idle_since + self._settings.keepalive and wire.ready:
+                return wire
+            wire.drop()
+        return None
+
+    async def _answer(self, exchange: Exchange) -> Reply | None:
+        self._look_after(exchange.deadline)
+        try:
+            reply = await exchange.answer
+        except asyncio.CancelledError:
+            self._give_up(exchange)
+            raise
+        if reply is None:
+            self._promised -= 1
+        return reply
+
+    def _give_up(self, exchange: Exchange) -> None:
+        """Nobody waits for this one any more."""
+        if exchange.wire is not None:
+            if exchange.wire.exchange is exchange:
+                exchange.wire.drop()
+        elif exchange.answer.done() and not exchange.answer.cancelled():
+            if exchange.answer.result() is None:
+                self._promised -= 1
+                self._offer()
+
+    async def _dial_for(self, exchange: Exchange, dialer: Dialer) -> Reply:
+        """The exchange over a connection of its own."""
+        now = self._clock.monotonic()
+        end = min(exchange.deadline, now + self._settings.connect_timeout)
+        timeout = asyncio.timeout_at(self._on_the_loop(min(end, self._cut)))
+        self._dialing[timeout] = end
+        fault = None
+        try:
+            async with timeout:
+                wire = await dialer.dial(self)
+                self._wires.add(wire)
+        except TimeoutError:
+            late = self._clock.monotonic() >= self._cut
+            fault = causes.CUT if late else causes.CONNECT_TIMEOUT
+        except SpokeFirstError:
+            fault = causes.MALFORMED_HTTP
+        except EXPECTED as error:
+            fault = fault_of(error, sent=False)
+        finally:
+            del self._dialing[timeout]
+            self._offer()
+        if fault is not None:
+            return Reply(sent=False, fault=fault)
+        exchange.answer = asyncio.get_running_loop().create_future()
+        wire.begin(exchange)
+        reply = await self._answer(exchange)
+        assert reply is not None  # it is sent: nothing is offered any more
+        return reply
+
+    # ---------------------------------------------------------------- time
+
+    def _look_after(self, moment: float) -> None:
+        """Sweep then, or earlier."""
+        if moment < self._wakes_at:
+            self._wakes_at = moment
+            if self._timer is not None:
+                self._timer.cancel()
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(self._on_the_loop(moment), self._sweep)
+
+    def _sweep(self) -> None:
+        """End what is late, close what was idle for too long."""
+        self._wakes_at = math.inf
+        now = self._clock.monotonic()
+        next_end = self._sweep_queue(now)
+        for wire in list(self._wires):
+            exchange = wire.exchange
+            if exchange is None:
+                continue
+            if now >= exchange.deadline or now >= self._cut:
+                wire.end(causes.CUT if now >= self._cut else causes.REQUEST_TIMEOUT)
+            else:
+                next_end = min(next_end, exchange.deadline, self._cut)
+        while self._idle and now >= self._idle[0].idle_since + self._settings.keepalive:
+            self._idle[0].drop()
+        if self._idle:
+            next_end = min(next_end, self._idle[0].idle_since + self._settings.keepalive)
+        if next_end < math.inf:
+            self._look_after(next_end)
+
+    def _sweep_queue(self, now: float) -> float:
+        """End what waited for a connection for too long; when the next one has."""
+        next_end = math.inf
+        for exchange in self._queue:
+            if exchange.answer.done():
+                continue
+            if now >= exchange.deadline or now >= self._cut:
+                exchange.answer.set_result(self._not_sent(now))
+            else:
+                next_end = min(next_end, exchange.deadline, self._cut)
+        return next_end
+
+    def _not_sent(self, now: float) -> Reply:
+        return Reply(sent=False, fault=causes.CUT if now >= self._cut else causes.POOL_TIMEOUT)
+
+    def _on_the_loop(self, moment: float) -> float:
+        """The moment by the loop's clock: its zero may differ from ours."""
+        return asyncio.get_running_loop().time() + (moment - self._clock.monotonic())
