@@ -161,6 +161,7 @@ def settled(text: str) -> str:
     """A summary without what differs from run to run."""
     text = re.sub(r"\b\d{8}T\d{6}Z-\w{6}\b", "RUN", text)
     text = re.sub(r"(?m)(?<= by )\S+$", "SOMEBODY", text)
+    text = re.sub(r"(?m)\d+ search$", "SOME search", text)  # a search that lags is repeated
     return re.sub(r"\d+\.\d s(, [\d.]+ targets/s)?", "TIME", text)
 
 

@@ -12,11 +12,14 @@ from aiohttp import ClientConnectorSSLError
 from aiohttp.client_reqrep import ConnectionKey
 
 from tests.gateway.fault_server import Connection, FaultServer, always, http, once, tunnel
-from tests.gateway.test_transport import BODY, ask, facts, free_port, opened
+from tests.gateway.test_transport import BODY, ask, facts, free_port, kind, opened
 from worker.errors import UsageError
+from worker.gateway.exchange import Reply
+from worker.gateway.faults import fault_of
 from worker.gateway.tls import tls_context
-from worker.gateway.transport import Reply, _fault
 from worker.model import Secret
+
+__all__ = ["kind"]  # each test here runs over both transports
 
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -122,7 +125,7 @@ async def test_broken_off_in_the_handshake(ca_file: str, reset: bool) -> None:
 def test_how_a_handshake_ended(error: ssl.SSLError, fault: str) -> None:
     """Row 37: loops differ in how they say that the other end went away."""
     key = ConnectionKey("h", 443, True, True, None, None, None)
-    assert _fault(ClientConnectorSSLError(key, error), sent=False) == fault
+    assert fault_of(ClientConnectorSSLError(key, error), sent=False) == fault
 
 
 async def test_silent_in_the_handshake(ca_file: str) -> None:

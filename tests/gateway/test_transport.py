@@ -1,4 +1,4 @@
-"""The transport against servers that misbehave on purpose."""
+"""Both transports against servers that misbehave on purpose: one promise, two ways to keep it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import gzip
 import math
 import resource
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar
 
 import aiohttp
 import pytest
@@ -18,16 +19,15 @@ from hypothesis import strategies as st
 
 from tests.gateway.fault_server import Connection, FaultServer, Script, always, http, once
 from worker.clock import SystemClock
-from worker.gateway.transport import (
-    MAX_BODY,
-    Reply,
-    SessionTransport,
-    TransportSettings,
-    _Exchange,
-    _fault,
-    _readable,
-)
+from worker.gateway.direct import DirectTransport
+from worker.gateway.exchange import MAX_BODY, Reply, TransportSettings
+from worker.gateway.faults import fault_of
+from worker.gateway.sockets import Unread
+from worker.gateway.transport import SessionTransport, _Exchange
 from worker.model import Secret
+
+AnyTransport = DirectTransport | SessionTransport
+Kind = type[DirectTransport] | type[SessionTransport]
 
 CLOCK = SystemClock()
 BODY = b'{"code":0,"msg":"OK","requestId":"r1","data":[]}'
@@ -35,16 +35,29 @@ TARGET = "/connect-service/v2.1/commands?action=cancel&orgId=o1"
 APIM = {"apim-accesstoken": "CANARY-T", "apim-timestamp": "1", "apim-signature": "CANARY-S"}
 
 
+KIND: ContextVar[Kind] = ContextVar("KIND")
+
+
+@pytest.fixture(autouse=True, params=[DirectTransport, SessionTransport], ids=["direct", "session"])
+def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
+    """Every test of a module that imports this runs over both."""
+    token = KIND.set(request.param)
+    yield request.param
+    KIND.reset(token)
+
+
 @contextlib.asynccontextmanager
-async def opened(url: str, **options: object) -> AsyncIterator[SessionTransport]:
-    transport = SessionTransport(TransportSettings(url=url, **options), CLOCK)  # type: ignore[arg-type]
+async def opened(url: str, **options: object) -> AsyncIterator[AnyTransport]:
+    """The transport under test, or the only one that knows proxies."""
+    kind = SessionTransport if "proxy" in options else KIND.get()
+    transport = kind(TransportSettings(url=url, **options), CLOCK)  # type: ignore[arg-type]
     try:
         yield transport
     finally:
         await transport.aclose()
 
 
-async def ask(transport: SessionTransport, within: float = 2.0, body: bytes = b"") -> Reply:
+async def ask(transport: AnyTransport, within: float = 2.0, body: bytes = b"") -> Reply:
     return await transport.post(TARGET, APIM, body, CLOCK.monotonic() + within)
 
 
@@ -182,13 +195,30 @@ async def test_no_descriptors() -> None:
 )
 def test_what_an_errno_means_before_sending(number: int, fault: str) -> None:
     """Failures to connect are told apart by errno alone."""
-    assert _fault(OSError(number, "CANARY"), sent=False) == fault
+    assert fault_of(OSError(number, "CANARY"), sent=False) == fault
 
 
 def test_any_other_failure_of_the_library_has_a_cause() -> None:
     """What nobody thought of is not sent, or ambiguous, by the flag."""
-    assert _fault(aiohttp.ClientError(), sent=False) == "client_error"
-    assert _fault(aiohttp.ClientError(), sent=True) == "client_error"
+    assert fault_of(aiohttp.ClientError(), sent=False) == "client_error"
+    assert fault_of(aiohttp.ClientError(), sent=True) == "client_error"
+
+
+@pytest.mark.parametrize("said", [http(200, BODY), b"SSH-2.0-x\r\n"])
+async def test_somebody_who_speaks_first(said: bytes) -> None:
+    """Row 35: what a fresh connection says unasked answers nobody; nothing is sent to it."""
+
+    async def script(c: Connection) -> None:
+        await c.write(said)
+        await c.until_closed()
+
+    async with FaultServer(script).running() as server, opened(server.url) as transport:
+        for _ in range(3):
+            reply = await ask(transport, within=0.5)
+            # Heard before the request was written, or else read as what it is not: an answer.
+            if not reply.sent:
+                assert reply == Reply(sent=False, fault="malformed_http")
+        assert len(server.connections) <= 4
 
 
 # ---------------------------------------------------------------- sent, and broken off
@@ -351,8 +381,8 @@ async def test_chunked_truncated() -> None:
     assert facts(await exchange(once(whole + b"0\r\n\r\n"))) == (True, 200, BODY, None)
 
 
-async def test_chunk_broken_later() -> None:
-    """Row 12: garbage instead of a chunk; the library just stops reading, the deadline ends it."""
+async def test_chunk_broken_later(kind: Kind) -> None:
+    """Row 12: garbage instead of a chunk; the session never hears of it, the deadline ends it."""
 
     async def script(c: Connection) -> None:
         await c.read_request()
@@ -362,7 +392,8 @@ async def test_chunk_broken_later() -> None:
         await c.until_closed()
 
     reply = await exchange(script, within=0.3)
-    assert facts(reply) == (True, 200, b'{"cod', "request_timeout")
+    fault = "request_timeout" if kind is SessionTransport else "truncated"
+    assert facts(reply) == (True, 200, b'{"cod', fault)
 
 
 async def test_no_length_and_close() -> None:
@@ -453,6 +484,27 @@ async def test_an_unasked_response_unread_in_the_socket_answers_nobody() -> None
         assert len(server.connections) == 2
 
 
+async def test_a_second_response_begun_on_an_idle_connection_answers_nobody() -> None:
+    """Row 35: neither does one of which only the start was read when the next request goes out."""
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def script(c: Connection) -> None:
+        await c.read_request()
+        await c.write(http(200, BODY) + b"HTTP/1.1 2")
+        asked.set()
+        await go_on.wait()
+        await c.write(b"00 OK\r\nContent-Length: 2\r\n\r\n??")
+        await c.until_closed()
+
+    async with FaultServer(script).running() as server, opened(server.url) as transport:
+        assert facts(await ask(transport)) == (True, 200, BODY, None)
+        await asked.wait()
+        second = asyncio.ensure_future(ask(transport, 0.5))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        assert (await second).status is None
+
+
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 async def test_response_before_the_request_is_sent() -> None:
     """Row 36: an early answer counts by its body, and its connection is not used again."""
@@ -534,8 +586,8 @@ async def test_a_cut_after_the_deadline_changes_nothing() -> None:
 
 def test_a_transport_without_a_socket_is_taken_as_it_is() -> None:
     """Row 35: connections in memory have nothing to poll."""
-    assert _readable(asyncio.Transport()) is False
-    assert _readable(None) is False
+    assert not Unread(asyncio.Transport())
+    assert not Unread(None)
 
 
 async def test_cancelling_passes_through() -> None:
@@ -550,7 +602,10 @@ async def test_cancelling_passes_through() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert transport._exchanges == set()
+        if isinstance(transport, SessionTransport):
+            assert transport._exchanges == set()
+        else:
+            assert transport._wires == set()
 
 
 async def test_an_unused_transport_closes() -> None:

@@ -29,7 +29,7 @@ def test_recorded_elsewhere(temporary: Store) -> None:
 def test_rehearsals_are_worlds_of_their_own(temporary: Store) -> None:
     """Invented ids and doubts concern nobody else, and a rehearsal sees no other run."""
     for run_id, rehearsal in (("x1", True), ("x2", True), ("r1", False), ("r2", False)):
-        plan(temporary, ["a", "b"], run_id, rehearsal=rehearsal)
+        plan(temporary, ["a", "x" if rehearsal else "b"], run_id, rehearsal=rehearsal)
         claim(temporary, 2, run_id=run_id)
         record(temporary, outcome(0, "cancelled", "1"), run_id=run_id)
     seen = {

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from tests.ledger.plans import claim, outcome, plan, record, told
 from worker.ledger.entry import Conflict, Entry
 from worker.ledger.store import Store
-from worker.model import Device, DeviceKey, AssetId, Identity, Outcome
+from worker.model import AssetId, Device, DeviceKey, Identity, Outcome
 
 A, B = DeviceKey("p", "a"), DeviceKey("p", "b")
 OTHER, SAME = "id_of_other_device", "same_device"
@@ -141,10 +141,10 @@ def test_only_what_was_cancelled(temporary: Store) -> None:
 
 def test_other_runs_do_not_count(temporary: Store) -> None:
     """The same id in another run is no conflict: it was recorded there for its own reasons."""
-    for run_id, name in (("r1", "a"), ("r2", "b")):
-        plan(temporary, [name], run_id)
-        claim(temporary, 1, run_id=run_id)
-        entry = settled(0, DeviceKey("p", name))
+    for run_id, ordinal in (("r1", 0), ("r2", 1)):
+        plan(temporary, ["a", "b"], run_id)
+        claim(temporary, 2, run_id=run_id)
+        entry = settled(ordinal, A if ordinal == 0 else B)
         assert record(temporary, entry, run_id=run_id).conflicts == []
 
 

@@ -19,7 +19,7 @@ import anyio
 import pytest
 from sqlalchemy import event
 
-from tests.ledger.plans import claim, counted, devices, mark, outcome, plan, put_off, record, told
+from tests.ledger.plans import claim, counted, devices, mark, outcome, plan, put_off, told
 from tests.simulation.clock import VirtualClock
 from worker.errors import LedgerError
 from worker.ledger.entry import Claim, ClaimedTarget, Entry
@@ -74,8 +74,7 @@ def test_wal_cut_anywhere(store: Store, path: Path, tmp_path: Path) -> None:
     store._database.raw.execute("PRAGMA wal_autocheckpoint=0")
     wal = path.with_name("ledger.db-wal")
     states: list[tuple[int, State]] = [(0, state(store))]
-    for _ in life(store):
-        states.append((wal.stat().st_size, state(store)))
+    states += [(wal.stat().st_size, state(store)) for _ in life(store)]
     whole = wal.read_bytes()
     chance = random.Random(1)
     cuts = {size + step for size, _ in states for step in (-1, 0, 1)}
@@ -94,8 +93,7 @@ def test_wal_damaged_anywhere(store: Store, path: Path, tmp_path: Path) -> None:
     store._database.raw.execute("PRAGMA wal_autocheckpoint=0")
     wal = path.with_name("ledger.db-wal")
     states: list[tuple[int, State]] = [(0, state(store))]
-    for _ in life(store):
-        states.append((wal.stat().st_size, state(store)))
+    states += [(wal.stat().st_size, state(store)) for _ in life(store)]
     whole = wal.read_bytes()
     chance = random.Random(2)
     for number in range(40):
@@ -119,20 +117,30 @@ def test_a_copy_at_each_commit(store: Store, path: Path, tmp_path: Path) -> None
 
 
 def fail_at(store: Store, number: int) -> Callable[[], int]:
-    """Let the number-th statement (or commit) from now on fail as a bad disk does."""
+    """Let the number-th statement (or commit) from now on fail as a bad disk does.
+
+    What is returned ends that, and says how many there were.
+    """
     done = 0
+    armed = True
 
     def strike(*_: Any) -> None:
         nonlocal done
-        done += 1
-        if done == number:
+        done += armed
+        if armed and done == number:
             failure = sqlite3.OperationalError("disk I/O error CANARY")
             failure.sqlite_errorcode = sqlite3.SQLITE_IOERR
             raise failure
 
     event.listen(store._database.engine, "before_cursor_execute", strike)
     event.listen(store._database.engine, "commit", strike)
-    return lambda: done
+
+    def disarm() -> int:
+        nonlocal armed
+        armed = False
+        return done
+
+    return disarm
 
 
 def test_each_operation_fails_once(tmp_path: Path) -> None:
@@ -149,24 +157,31 @@ def test_each_operation_fails_once(tmp_path: Path) -> None:
         plan(store, devices(10))
         claim(store, 4)
         before = state(store)
-        done = fail_at(store, number)
-        try:
-            store.commit("r1", entries, Claim(1, count=4), now_ms=1)
-        except LedgerError as failure:
-            assert str(failure) == f"ledger {tmp_path}/l{number}.db: disk I/O error"
-            with pytest.raises(LedgerError, match="disk I/O error"):
-                store.start("r1", 1)
-            store.close()
-            again = Store.open(url)
-            assert state(again) == before
-            again.close()
-        else:
-            assert done() < number
+        disarm = fail_at(store, number)
+        failure = attempt(store, entries)
+        if failure is None:
+            assert disarm() < number
             assert number > 8
             assert state(store)[1] == [1, 3, 4, 5, 6, 7]
             store.close()
             return
+        assert failure == f"ledger {tmp_path}/l{number}.db: disk I/O error"
+        with pytest.raises(LedgerError, match="disk I/O error"):
+            store.start("r1", 1)
+        store.close()
+        again = Store.open(url)
+        assert state(again) == before
+        again.close()
     pytest.fail("no commit went through")
+
+
+def attempt(store: Store, entries: list[Entry]) -> str | None:
+    """What a commit says when it fails."""
+    try:
+        store.commit("r1", entries, Claim(1, count=4), now_ms=1)
+    except LedgerError as failure:
+        return str(failure)
+    return None
 
 
 def test_full_disk(store: Store, path: Path) -> None:
@@ -176,8 +191,10 @@ def test_full_disk(store: Store, path: Path) -> None:
     pages = raw.execute("PRAGMA page_count").fetchone()[0]
     raw.execute(f"PRAGMA max_page_count={pages + 12}")
     last = state(store)
-    with pytest.raises(LedgerError) as raised:
-        for _ in life(store):
+    run = life(store)
+    with pytest.raises(LedgerError) as raised:  # noqa: PT012  # which commit fails is SQLite's
+        while True:
+            next(run)
             last = state(store)
     assert str(raised.value) == f"ledger {path}: disk full"
     assert state(store) == last

@@ -144,7 +144,7 @@ def test_no_place(tmp_path: Path) -> None:
     """A lock that cannot be written is a matter of usage, said before anything is sent."""
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(UsageError, match="lock .*file/l.db.j.lock: "),
+        pytest.raises(UsageError, match=r"lock .*file/l.db.j.lock: "),
         job_lock(f"sqlite:///{tmp_path}/file/l.db", "j", "r"),
     ):
         pass

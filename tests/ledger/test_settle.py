@@ -209,6 +209,13 @@ def test_hostile_values(temporary: Store) -> None:
     assert again.entries[0].commands == ()
 
 
+def test_a_bug_is_a_failure_too(store: Store) -> None:
+    """Even a value that our own code should not have made ends in a message, not in a trace."""
+    plan(store, devices(1))
+    with pytest.raises(LedgerError, match=r"ledger.db: unexpected OverflowError$"):
+        record(store, mark(0, first=10**30))
+
+
 def test_listed_targets_by_list(temporary: Store) -> None:
     """A listed target keeps its ids in every claim."""
     with temporary.draft() as draft:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 import anyio
@@ -105,7 +106,7 @@ async def test_claims_until_the_bound(make: Callable[..., Writer]) -> None:
         await anyio.sleep(1)
         writer.put(outcome(19))
         writer.close()
-    assert sorted(sum(got, [])) == list(range(20))
+    assert sorted(chain.from_iterable(got)) == list(range(20))
     assert writer.open == 0
 
 
@@ -161,6 +162,26 @@ async def test_waiters_of_an_empty_list(make: Callable[..., Writer]) -> None:
         await anyio.sleep(1)
         writer.close()
     assert sorted(got) == [[], [], [0]]
+
+
+async def test_another_list_meanwhile(make: Callable[..., Writer]) -> None:
+    """Who waits when an empty list is opened is told that nothing is left."""
+    writer = make(4, concurrency=1)
+    got: list[list[int]] = []
+
+    async def feed() -> None:
+        while batch := await writer.claim():
+            got.append(ordinals(batch))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(writer.serve)
+        group.start_soon(feed)
+        await anyio.sleep(1)
+        writer.open_pass(2, members=[])
+        writer.put(outcome(0))
+        await anyio.sleep(1)
+        assert got == [[0], [1]]
+        writer.close()
 
 
 async def test_results_and_claims_share_a_commit(make: Callable[..., Writer]) -> None:

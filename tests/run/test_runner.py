@@ -25,14 +25,16 @@ from tests.run.fake_gateway import (
     unavailable,
     unsent,
 )
-from tests.run.rig import Rig, device, listed, whole
+from tests.run.rig import Book, Rig, device, listed, whole
 from tests.simulation.clock import VirtualClock
 from worker.errors import LedgerError
-from worker.ledger.entry import ClaimedTarget
+from worker.ledger.entry import ID_OF_OTHER_DEVICE, SAME_DEVICE, ClaimedTarget, Conflict
 from worker.model import OutcomeKind, Requests, Stop, Target
 from worker.run.reconcile import LookupRules
+from worker.run.record import Recorder
 from worker.run.retry import RetryRules
 from worker.run.safety import AbortRules
+from worker.run.stop import Switch
 
 K = OutcomeKind
 DEFAULTS = RetryRules()
@@ -410,3 +412,11 @@ async def test_added_refusal_code_is_put_off_like_any_refusal_for_now() -> None:
     await rig.crew(fleet(1))
     assert rig.book.put_offs == [(0, "code_777")]
     assert kinds(rig) == {"nothing_cached": 1}
+
+
+@pytest.mark.parametrize(("cause", "rule"), [(ID_OF_OTHER_DEVICE, "anomaly"), (SAME_DEVICE, None)])
+def test_only_the_id_of_another_device_stops(cause: str, rule: str | None) -> None:
+    """Two spellings of one device are not another device (row 73)."""
+    switch = Switch()
+    Recorder(Book(), switch).committed([], [Conflict(1, 0, "7", cause)])
+    assert (switch.stop and switch.stop.rule) == rule

@@ -208,6 +208,20 @@ def test_put_off_and_well_settled_later_counts_no_more() -> None:
     assert (stop.count, stop.of) == (3, 51)
 
 
+def test_put_off_twice_counts_once() -> None:
+    """One put off in two passes is one failure of one target."""
+    judge = Judge(AbortRules(failed=0.05, min_sample=50, consecutive=1000))
+    assert judge.put_off(3) is None
+    assert judge.settle(K.CANCELLED, 57) is None
+    judge.safety.next_pass()
+    for ordinal in range(3):
+        again = judge.outcome(K.FAILED, "refused", ordinal)
+        assert judge.safety.put_off(again, left=True) is None  # 3 of 60
+    stop = judge.settle(K.FAILED)
+    assert stop is not None
+    assert (stop.count, stop.of) == (4, 61)
+
+
 def test_put_off_and_not_found_later_is_left_out() -> None:
     """It counted as failed until it settled; settled as not_found it counts for nothing."""
     judge = Judge(AbortRules(failed=0.05, min_sample=50, consecutive=1000))

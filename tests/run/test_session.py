@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -25,6 +26,7 @@ from tests.simulation.clock import WALL_MS, VirtualClock
 from worker.errors import LedgerError, RefusedError
 from worker.ledger.entry import Claim
 from worker.model import NotSent, OutcomeKind, Refused, Requests, Stop, Target, Verified
+from worker.run.reconcile import LookupRules
 from worker.run.retry import RetryRules
 from worker.run.session import Ending, Leg
 from worker.run.verify import Findings
@@ -143,8 +145,8 @@ async def test_stop_in_the_cool_down() -> None:
 
 async def test_rows_of_failures_start_anew_in_a_later_pass() -> None:
     """Fifteen put off and then failed are fifteen failures, not thirty."""
-    stage = Stage(400)
-    for number in range(15):
+    stage = Stage(400, rules=rules(concurrency=2))
+    for number in range(385, 400):
         stage.gateway.cancels[device(number)] = [unsent()] * 99
     ending = await stage.run()
     assert ending.stop is None
@@ -220,11 +222,11 @@ async def test_polite_stop() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("disk", [0.0, 0.004, 0.3])
-async def test_stop_at_any_moment(disk: float) -> None:
+@pytest.mark.parametrize(("disk", "apart"), [(0.0, 0.093), (0.004, 0.093), (1.0, 0.37)])
+async def test_stop_at_any_moment(disk: float, apart: float) -> None:
     """Whenever the stop comes: it ends soon, only what was sent can be unknown, nothing is lost."""
     for step in range(16):
-        at = step * 0.093
+        at = step * apart
         clock = VirtualClock(step)
         stage = Stage(60, rules=rules(concurrency=3), disk=disk, clock=clock)
         seed_some(stage, 60)
@@ -328,6 +330,21 @@ async def test_ledger_fails_at_any_commit() -> None:
         at += 1
     assert at > 10
     assert (ending.durable, ending.stop) == (True, None)
+
+
+async def test_ledger_fails_while_the_run_stops() -> None:
+    """Giving claims back is a commit as well: when it fails, the record is not whole (row 48)."""
+    at = 1
+    while True:
+        stage = Stage(40, rules=rules(concurrency=3), disk=1.0)
+        stage.disk.fails_at, stage.disk.error = at, LedgerError("disk full")
+        ending = await stage.run(stop_at=2.2)
+        if stage.disk.calls < at:
+            break
+        assert not ending.durable, at
+        at += 1
+    assert at > 4
+    assert (ending.durable, stage.store.in_doubt("r1")) == (True, [])
 
 
 # ---------------------------------------------------------------- doubt and resume
@@ -491,6 +508,19 @@ async def test_verify_that_cannot_search_is_not_verified() -> None:
     assert (ending.findings.unsearched, ending.findings.verified()) == (1, None)
 
 
+@pytest.mark.parametrize("tries", [1, 2])
+async def test_verify_denied_ends_at_once(tries: int) -> None:
+    """A refused search is not repeated for other targets: not verified."""
+    stage = Stage(30, rules=rules(concurrency=3, lookup=LookupRules(tries=tries)))
+    stage.gateway.searches = {device(0): [unsent()]}
+    stage.gateway.every_search = lambda: DENIED
+    ending = await stage.run(verify=True)
+    assert ending.findings is not None
+    assert (ending.findings.denied, ending.findings.verified()) == (True, None)
+    assert ending.requests.search <= 3 + 1
+    assert ending.stop is None
+
+
 async def test_verify_is_tried_again() -> None:
     """A search that fails once is made again."""
     stage = Stage(2)
@@ -526,6 +556,15 @@ async def test_look_alone() -> None:
     assert isinstance(looked, Findings)
     assert looked.verified() == Verified(3, 1, 1)
     assert stage.gateway.sent("cancel") == []
+
+
+async def test_second_look_is_stopped() -> None:
+    """A stop between the two tries of a verification, and while searches wait at the gate."""
+    for at in (0.5, 2.2, 3.0, 4.07):
+        stage = Stage(9, rules=rules(concurrency=1, rate=5.0))
+        seed_some(stage, 9, every=1)
+        asyncio.get_running_loop().call_later(at, stage.switch.throw, Stop("signal", "SIGINT"))
+        assert await stage.session.look(stage_targets(stage), None) == Stop("signal", "SIGINT")
 
 
 async def test_look_that_is_stopped() -> None:

@@ -27,6 +27,7 @@ from tests.run.fake_gateway import (
     unsent,
 )
 from tests.run.rig import ORG, Rig, device
+from tests.simulation.clock import VirtualClock
 from worker.model import (
     Ambiguous,
     Answered,
@@ -154,11 +155,9 @@ async def test_429s_in_a_row_wait_longer() -> None:
 
     async def longest(*before: Fate) -> float:
         most = 0.0
-        for _ in range(60):
-            rig = Rig(clock=None)
-            rig.clock._chance.seed(_)  # type: ignore[attr-defined]
-            await cancel(rig, *before[:1])
-            for fate in before[1:]:
+        for seed in range(60):
+            rig = Rig(clock=VirtualClock(seed))
+            for fate in before:
                 await cancel(rig, fate)
             most = max(most, rig.book.pauses[-1][0])
         return most

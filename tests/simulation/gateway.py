@@ -20,14 +20,14 @@ from urllib.parse import parse_qsl
 
 from tests.simulation import fates
 from tests.simulation.answers import Writer
+from tests.simulation.clock import WALL_MS
 from tests.simulation.fates import Fate
 from tests.simulation.setup import Setup
 from tests.simulation.span import Span
-from tests.simulation.clock import WALL_MS
 from tests.simulation.truth import CACHED, CANCELLED, RELEASED, Cached, Exchange, Key, Thing
 
-ACCESS_KEY, SECRET_KEY = "ak-canary-", "sk-canary-5b1e"  # noqa: S105
-TOKEN = "tok-canary-"  # noqa: S105
+ACCESS_KEY, SECRET_KEY = "ak-canary-", "sk-canary-5b1e"
+TOKEN = "tok-canary-"
 PAGE = 50
 
 
@@ -39,7 +39,7 @@ class Gateway:
         self._span = span
         self._chance = chance
         self.things = things
-        self._by_key = {key: thing for thing in things for key in (thing.by_keys, thing.by_asset)}
+        self.by_key = {key: thing for thing in things for key in (thing.by_keys, thing.by_asset)}
         self._later: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = count()
         self._numbers = count(1)
@@ -52,6 +52,8 @@ class Gateway:
         self.open_ones: list[Exchange] = []
         self.taken: dict[tuple[int, Key], set[str]] = defaultdict(set)  # by run and spelled device
         self.arrived: Callable[[Exchange], None] = lambda exchange: None
+        self.answered: Callable[..., None] = lambda *said: None
+        self.begun: Callable[[Exchange], None] = lambda exchange: None
         self.note: Callable[..., None] = lambda *said: None
         self.wrong: Callable[[int, str], None] = lambda number, said: None
         self._writer = Writer(self)
@@ -93,15 +95,17 @@ class Gateway:
             key: Key = (said["assetId"],) if "assetId" in said else (
                 said.get("productKey", ""), said.get("deviceKey", "")
             )
-            exchange.key, exchange.thing = key, self._by_key.get(key)
+            exchange.key, exchange.thing = key, self.by_key.get(key)
             exchange.commandId = said.get("commandId")
             if kind == "search":
                 asked = json.loads(body)
                 exchange.state = int(asked["expression"].rpartition("=")[2])
                 exchange.page = int(asked["pagination"]["pageNo"])
             exchange.token = self._signed(pairs, headers, body, exchange)
+        exchange.begun_loop = now - self._span.slept
         self.exchanges.append(exchange)
         self.open_ones.append(exchange)
+        self.begun(exchange)
         return exchange
 
     def fate(self, exchange: Exchange, *, connected: bool = False) -> Fate:
@@ -125,6 +129,7 @@ class Gateway:
 
     def begin(self, exchange: Exchange, fate: Fate, deadline: float) -> None:
         """Fix the moments of an exchange whose way is clear; deadline in true time."""
+        exchange.fate = fate
         chance, now = self._chance, self._span.now()
         exchange.arrives = now + chance.uniform(0.001, 0.02)
         takes = chance.uniform(0.005, 0.1) if chance.random() < 0.8 else chance.uniform(0.1, 1.5)
@@ -158,16 +163,12 @@ class Gateway:
             exchange.replies = min(exchange.replies, now + 0.02)
             self._name(exchange, fate)
         if exchange.effect is not None:
-            at = max(exchange.effect, now)
-            exchange.effect = at
-            self.later(at, lambda then: self._execute(exchange, then))
+            self._plan(exchange, max(exchange.effect, now))
         return fate
 
     def reply(self, exchange: Exchange, fate: Fate) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and whole body, as they are now."""
         now = self.advance()
-        if exchange.effect is not None and fate.executes == 1.0 and fate.proof == "OK":
-            self._execute(exchange, now)
         if fate.anomaly:
             exchange.anomaly = True
         status, headers, body = self._writer.write(exchange, fate, now)
@@ -177,15 +178,19 @@ class Gateway:
     def abandon(self, exchange: Exchange) -> None:
         """The client gave up, or died: what is not done yet is done soon, or never."""
         now = self.advance()
-        if exchange.effect is not None and exchange.effect > now:
+        exchange.ended = now
+        if not exchange.arrived and exchange.fate is not None and self._chance.random() < 0.5:
+            self.arrive(exchange, exchange.fate)
+        if not exchange.arrived:
+            exchange.effect = None
+        if exchange.effect is not None:
             latest = now + self._setup.late
-            if not exchange.arrived or exchange.effect > latest:
-                exchange.arrived = exchange.arrived or self._chance.random() < 0.5
-                wanted = exchange.arrived and self._chance.random() < 0.5
-                exchange.effect = self._chance.uniform(now, latest) if wanted else None
-                if exchange.effect is not None:
-                    self.later(exchange.effect, lambda then: self._execute(exchange, then))
-            exchange.limit = now + self._setup.lookup.wait * self._setup.lookup.tries
+            if exchange.effect > latest:
+                wanted = self._chance.random() < 0.5
+                exchange.effect = None
+                if wanted:
+                    self._plan(exchange, self._chance.uniform(now, latest))
+        exchange.limit = now + self._setup.lookup.wait * self._setup.lookup.tries
 
     def over(self, exchange: Exchange, proof: str, fault: str | None = None) -> None:
         """The client has what it gets."""
@@ -195,11 +200,18 @@ class Gateway:
 
     # ---------------------------------------------------------------- what happens
 
+    def _plan(self, exchange: Exchange, at: float) -> None:
+        """It is executed at that moment, unless another one is planned until then."""
+        exchange.effect = at
+
+        def due(now: float) -> None:
+            if exchange.effect == at:
+                self._execute(exchange, now)
+
+        self.later(at, due)
+
     def _execute(self, exchange: Exchange, at: float) -> None:
         """Cancel; only what the device had when the request was sent, if the client gave up."""
-        if exchange.effect is None or (exchange.effect != at and exchange.effect < at):
-            if exchange.effect is None or exchange.executed:
-                return
         exchange.effect = None
         thing = exchange.thing
         if thing is None:
@@ -224,18 +236,16 @@ class Gateway:
             return
         now = self._span.now()
         for exchange in self.exchanges:
-            pending = exchange.effect is not None and exchange.thing is search.thing
-            if pending and exchange.ended is not None and exchange.arrived:
-                last = exchange.limit - 0.001
-                if search.state == CACHED or now < last:
-                    if now < exchange.effect:  # type: ignore[operator]
-                        exchange.effect = now
-                        before = list(exchange.executed)
-                        self._execute(exchange, now)
-                        for commandId in set(exchange.executed) - set(before):
-                            found = search.thing.find(commandId) if search.thing else None
-                            if found is not None:
-                                found.visible = max(now, found.shown)
+            planned = exchange.effect
+            if planned is None or exchange.thing is not search.thing or planned <= now:
+                continue
+            if exchange.ended is None or not exchange.arrived:
+                continue
+            if search.state == CACHED or now < exchange.limit - 0.001:
+                self._execute(exchange, now)
+                for command in search.thing.commands if search.thing else ():
+                    if command.commandId in exchange.executed:
+                        command.visible = max(now, command.shown)
 
     def cache(self, thing: Thing, commandId: str, at: float) -> None:
         """Somebody caches a command, unless the device's cache is full."""
@@ -264,7 +274,7 @@ class Gateway:
         if signature in self._signatures:
             self.wrong(0, f"request {exchange.number} repeats a signature")
         self._signatures.add(signature)
-        exchange.prepared = (int(stamp), {}, b"")
+        exchange.stamp = int(stamp)
         return str(token)
 
     def _door(self, exchange: Exchange, now: float) -> Fate | None:
@@ -276,9 +286,8 @@ class Gateway:
             return fates.REVOKED
         if self._tokens.get(known[0], ("", 0.0))[0] != exchange.token or now >= known[1]:
             return fates.EXPIRED
-        stamp = exchange.prepared[0] if exchange.prepared else 0
         if setup.tolerance_ms is not None:
-            if abs(stamp - self.now_ms(now)) > setup.tolerance_ms:
+            if abs(exchange.stamp - self.now_ms(now)) > setup.tolerance_ms:
                 return fates.SKEWED
         if setup.limit_per_second is not None:
             self._recent = [at for at in self._recent if at > now - 1.0]

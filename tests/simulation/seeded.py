@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any, Protocol
 
 from tests.simulation.loop import DeadlockError
+
+
+_LATE = 1e-7  # seconds that a timer fires late, so that no rounding makes time stand still
 
 
 class CrashError(BaseException):
@@ -32,6 +38,18 @@ class Network(Protocol):
     async def reach(self, sock: Any, address: Any) -> None: ...
 
     async def connect(self, factory: Callable[[], Any], sock: Any) -> tuple[Any, Any]: ...
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """The dead may say what they like."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some coroutines were never begun
+            yield
+    finally:
+        sys.unraisablehook = hook
 
 
 class _Task(asyncio.Task[Any]):
@@ -65,8 +83,18 @@ class SeededLoop(asyncio.BaseEventLoop):
 
     def bury(self) -> None:
         """End what a crash left: every coroutine is closed, and nothing it says is heard."""
-        asyncio._set_running_loop(None)
         self.crash_at = None
+        with silence():
+            asyncio._set_running_loop(self)
+            try:
+                self._close_all()
+            finally:
+                asyncio._set_running_loop(None)
+        self._tasks.clear()
+        self._ready.clear()  # type: ignore[attr-defined]
+        self._scheduled.clear()  # type: ignore[attr-defined]
+
+    def _close_all(self) -> None:
         for task in reversed(self._tasks):
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -74,12 +102,9 @@ class SeededLoop(asyncio.BaseEventLoop):
                 for _ in range(3):  # a finally block that awaits has to be told again
                     try:
                         coroutine.close()  # type: ignore[union-attr]
-                    except BaseException:  # noqa: BLE001, S112 - dead code has no say
+                    except BaseException:  # noqa: BLE001 - dead code has no say
                         continue
                     break
-        self._tasks.clear()
-        self._ready.clear()  # type: ignore[attr-defined]
-        self._scheduled.clear()  # type: ignore[attr-defined]
 
     # ---------------------------------------------------------------- what asyncio asks for
 
@@ -96,8 +121,8 @@ class SeededLoop(asyncio.BaseEventLoop):
         if not ready:
             if not scheduled:
                 raise DeadlockError("nothing is ready and no timer is set")
-            self.now = max(self.now, scheduled[0]._when)
-        due = self.now + 1e-9
+            self.now = max(self.now, scheduled[0]._when) + _LATE
+        due = self.now
         while scheduled and scheduled[0]._when < due:
             handle = heapq.heappop(scheduled)
             handle._scheduled = False

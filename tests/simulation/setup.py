@@ -84,7 +84,7 @@ class Setup(Struct):
 
 def draw(seed: int, transport: str = "fake") -> Setup:
     """The world of a seed."""
-    chance = Random(seed)  # noqa: S311
+    chance = Random(seed)
     kind = chance.choices(list(_KINDS), list(_KINDS.values()))[0]
     some = _Some(chance)
     lookup = LookupRules(some.of(0.5, 2.0, 2.0, 3.0), some.of(1, 2, 2, 3))
@@ -285,4 +285,4 @@ def _calm(setup: Setup) -> None:
     setup.skew_ms, setup.others, setup.resumes = 0, 0, 0
 
 
-assert WIRE.keys() <= CANCEL.keys()  # noqa: S101
+assert WIRE.keys() <= CANCEL.keys()

@@ -10,6 +10,8 @@ from math import inf
 
 from msgspec import Struct
 
+from tests.simulation.fates import Fate
+
 Key = tuple[str, ...]  # (productKey, deviceKey) or (assetId,)
 
 CACHED, CANCELLED, EXPIRED, RELEASED = 1, 2, 3, 4
@@ -112,8 +114,9 @@ class Exchange(Struct, eq=False):
     row: int = 0
     anomaly: bool = False
     token: str = ""
-    settles: bool = False  # a search that shows something
-    prepared: tuple[int, dict[str, str], bytes] | None = None
+    pass_no: int = 0  # of its target, as durably claimed
+    stamp: int = 0  # apim-timestamp
+    fate: Fate | None = None
 
     @property
     def call(self) -> tuple[Key, str | None]:

@@ -25,6 +25,18 @@ app = typer.Typer(
 )
 
 _LATER = ("control", "serve", "init", "doctor", "temporal")  # commands that are not built yet
+_LATER_OPTIONS = (
+    "--out",
+    "--detailed-exitcode",
+    "--expect-digest",
+    "--allow",
+    "--allow-partial",
+    "--wait",
+    "--ignore-window",
+    "--shard",
+    "--engine",
+    "--remaining-scope",
+)
 _INTERRUPTED = 130
 
 
@@ -273,13 +285,17 @@ def _leave(done: sending.Done) -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    if sys.argv[1:2] and sys.argv[1] in _LATER:
-        say(f"error: {sys.argv[1]}: not supported yet")
+    named = [word.partition("=")[0] for word in sys.argv[1:]]
+    later = [word for word in named if word in _LATER_OPTIONS]
+    if named and named[0] in _LATER:
+        later = named[:1]
+    if later:
+        say(f"error: {later[0]}: not supported yet")
         sys.exit(2)
     try:
         app()
     except CancelWorkerError as error:
-        say(f"error: {error}")
+        say(f"{sending.WORDS.get(error.exit_code, 'error')}: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         say("interrupted: nothing was sent")

@@ -109,7 +109,7 @@ class Engine:
         run_id, terms = work.record.run_id, work.terms
         async with self._machine(work, place, watch) as (session, writer):
             needs_search = place.by_id or terms.verify_written
-            probe = next(self._targets(run_id, None), None) if needs_search else None
+            probe = self._first(work) if needs_search else None
             verify = None if terms.verify == "none" else lambda: self._touched(writer, work)
             try:
                 return await session.run(work.legs, verify, probe)
@@ -199,6 +199,17 @@ class Engine:
         targets = self._targets(work.record.run_id, _looked_at(work.terms))
         while batch := await writer.ask(lambda: _some(targets)):
             yield batch
+
+    def _first(self, work: Work) -> Target | None:
+        """The first target that this work will call: one that is settled gets no more requests."""
+        if not work.legs:
+            return None
+        members = work.legs[0].members
+        for row in self._store.rows(work.record.run_id):
+            left = row.outcome is OutcomeKind.NOT_ATTEMPTED
+            if row.ordinal in members[:1] if members else left:
+                return target_of(row)
+        return None
 
     def _targets(self, run_id: str, kinds: frozenset[OutcomeKind] | None) -> Iterator[Target]:
         for row in self._store.rows(run_id):

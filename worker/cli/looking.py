@@ -118,7 +118,9 @@ def _run_line(store: Store, record: RunRecord) -> dict[str, Any]:
 def _run_table(told: Sequence[dict[str, Any]]) -> str:
     table = Table(box=None, pad_edge=False)
     for name in ("run_id", "job", "state", "started_at", "targets", "outcomes", "exit"):
-        table.add_column(name, overflow="fold", justify="right" if name == "targets" else "left")
+        # A run_id in two pieces could not be copied.
+        justify: JustifyMethod = "right" if name == "targets" else "left"
+        table.add_column(name, overflow="fold", justify=justify, no_wrap=name == "run_id")
     for run in told:
         outcomes = ", ".join(f"{n} {kind}" for kind, n in run["outcomes"].items() if n)
         code = "" if run["exit_code"] is None else str(run["exit_code"])
@@ -131,7 +133,8 @@ def _run_table(told: Sequence[dict[str, Any]]) -> str:
             outcomes,
             code,
         )
-    console = Console(highlight=False, markup=False, emoji=False)
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    console = Console(highlight=False, markup=False, emoji=False, width=width)
     with console.capture() as captured:
         console.print(table)
     return captured.get()

@@ -40,6 +40,8 @@ _RETRIED = {
     "rejected": OutcomeKind.REJECTED,
     "not_found": OutcomeKind.NOT_FOUND,
 }
+#: How a refusal begins that is no error of the user's: RefusedError, NotNowError.
+WORDS = {7: "refused", 9: "not now"}
 _MAX_AGE = {"all_cached": 24 * 3600.0, "listed": 7 * 24 * 3600.0}  # seconds
 
 
@@ -120,6 +122,9 @@ def run(jobs: Sequence[Path], planned: str | None, ask: Ask, *, dry_run: bool) -
                 until_ms,
             )
             results.append(_one(order, each, office, ask))
+            if results[-1].unbegun and planned is None:
+                # Nobody asked to keep this plan, and `last` must not mean it.
+                office.store.discard(each.record.run_id)
             if results[-1].over:
                 break
         return _done(results)
@@ -196,8 +201,8 @@ def _carry_out(order: Order, what: str, office: Office, ask: Ask) -> Result:
 
 
 def _refused(refused: CancelWorkerError) -> Result:
-    desk.say(f"refused: {refused}" if refused.exit_code == 7 else f"not now: {refused}")
-    return Result(refused.exit_code, None)
+    desk.say(f"{WORDS[refused.exit_code]}: {refused}")
+    return Result(refused.exit_code, None, unbegun=True)
 
 
 def _show(result: Result, ask: Ask) -> None:

@@ -45,6 +45,7 @@ from worker.run.session import Ending, Leg
 
 TEMPORARY = "sqlite://"  # a ledger that is gone with the process
 _RECORD_LOST = LedgerError.exit_code
+_NAMED = 3  # other runs that touched the same devices, the newest
 
 #: Which exit code of several runs is the command's: the first of these.
 _WORST = (2, 6, 5, 1, 130, 143, 7, 9, 8, 4, 3, 0)
@@ -84,6 +85,7 @@ class Result(Struct, frozen=True):
     summary: Summary | None
     notes: tuple[str, ...] = ()
     over: bool = False  # the series ends with it
+    unbegun: bool = False  # refused: as far as the command line knows, nothing was begun
     at_once: bool = False  # a second SIGINT: leave without ceremony
 
 
@@ -247,11 +249,15 @@ def summary_of(store: Store, run_id: str) -> Summary:
 
 
 def _also_touched(store: Store, run_id: str) -> list[str]:
-    """Devices that other runs on this ledger touched too."""
-    return [
+    """Devices that other runs on this ledger touched too; a job of every minute has many."""
+    others = store.also_touched_by(run_id)
+    notes = [
         f"{other.devices} of these devices were also touched by run {other.run_id} ({other.job})"
-        for other in store.also_touched_by(run_id)
+        for other in others[:_NAMED]
     ]
+    if len(others) > _NAMED:
+        notes.append(f"… and by {len(others) - _NAMED} earlier runs: cancel-worker runs")
+    return notes
 
 
 def _unrecorded(engine: Engine, failure: LedgerError) -> Result:

@@ -77,7 +77,7 @@ class Dialer:
         if handler.should_close:
             connection.close()
             raise SpokeFirstError
-        return Wire(connection, handler.transport, owner)
+        return Wire(connection, handler, handler.transport, owner)
 
     async def aclose(self) -> None:
         await self._connector.close()
@@ -91,12 +91,17 @@ class Wire(ResponseHandler):
     """
 
     def __init__(
-        self, connection: Connection, transport: asyncio.Transport, owner: Owner
+        self,
+        connection: Connection,
+        made: ResponseHandler,
+        transport: asyncio.Transport,
+        owner: Owner,
     ) -> None:
         super().__init__(asyncio.get_running_loop())
         self.idle_since = 0.0  # monotonic; kept by the owner
         self.exchange: Exchange | None = None
         self._connection: Connection | None = connection
+        self._made = made
         self._wire = transport
         self._owner = owner
         self._used = False
@@ -154,6 +159,7 @@ class Wire(ResponseHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         content = self._content
         super().connection_lost(exc)
+        self._made.connection_lost(exc)  # a connector that closes waits for it
         if self.exchange is not None and content is not None:
             self._collect(content)
         if self.exchange is not None:
@@ -163,7 +169,7 @@ class Wire(ResponseHandler):
 
     # ---------------------------------------------------------------- called by handler and parser
 
-    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], _size: int = 0) -> None:
         """Instead of a queue: the head of the reply and where its body will come."""
         message, content = data
         if self._message is not None:

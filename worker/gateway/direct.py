@@ -135,8 +135,8 @@ class DirectTransport:
     def _request(self, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         head = (
-            f"{self._start}{target} HTTP/1.1\r\nHost: {self._host}\r\n"
-            f"Accept-Encoding: identity\r\n{lines}Accept: */*\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"{self._start}{target} HTTP/1.1\r\nHost: {self._host}\r\nAccept-Encoding: identity\r\n"
+            f"{lines}Accept: */*\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         count = 6 + len(headers)
         if head.count("\r") != count or head.count("\n") != count or "\0" in head:
@@ -168,10 +168,9 @@ class DirectTransport:
         if exchange.wire is not None:
             if exchange.wire.exchange is exchange:
                 exchange.wire.drop()
-        elif exchange.answer.done() and not exchange.answer.cancelled():
-            if exchange.answer.result() is None:
-                self._promised -= 1
-                self._offer()
+        elif not exchange.answer.cancelled() and exchange.answer.result() is None:
+            self._promised -= 1
+            self._offer()
 
     async def _dial_for(self, exchange: Exchange, dialer: Dialer) -> Reply:
         """The exchange over a connection of its own."""
@@ -198,9 +197,8 @@ class DirectTransport:
             return Reply(sent=False, fault=fault)
         exchange.answer = asyncio.get_running_loop().create_future()
         wire.begin(exchange)
-        reply = await self._answer(exchange)
-        assert reply is not None  # it is sent: nothing is offered any more
-        return reply
+        # A reply in any case: what is sent is offered nothing any more.
+        return await self._answer(exchange) or Reply(sent=True, fault=causes.CLIENT_ERROR)
 
     # ---------------------------------------------------------------- time
 

@@ -11,10 +11,15 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from worker.gateway import causes
-from worker.gateway.command import Structs, integer, read_structs, text
+from worker.gateway.command import Structs, integer, is_whole, read_structs, text
 from worker.gateway.exchange import Reply
 from worker.gateway.headers import retry_after
-from worker.gateway.strict_json import Digits, NotStrictError, read_broken_off, read_object
+from worker.gateway.strict_json import (
+    NotStrictError,
+    read_broken_off,
+    read_object,
+    read_usual,
+)
 from worker.model import (
     Ambiguous,
     Answered,
@@ -191,6 +196,9 @@ def _envelope(reply: Reply) -> dict[str, Any] | None:
     """The body as one strict object; None when it broke off or is anything else."""
     if reply.fault is not None:
         return None
+    usual = read_usual(reply.body)
+    if usual is not None:
+        return usual
     try:
         return read_object(reply.body)
     except NotStrictError:
@@ -207,7 +215,7 @@ def _code(envelope: Mapping[str, Any] | None) -> int | None:
 
 def _whole(value: object) -> int | None:
     """A JSON integer: no string, no fraction, no boolean."""
-    return integer(value) if isinstance(value, Digits) else None
+    return integer(value) if is_whole(value) else None
 
 
 def _wait(reply: Reply) -> float | None:
@@ -218,6 +226,8 @@ def _wait(reply: Reply) -> float | None:
 
 def _message(reply: Reply, envelope: Mapping[str, Any]) -> str | None:
     """What the gateway says, or what kind of page came instead; never the page."""
+    if reply.status is not None and 300 <= reply.status < 400:
+        return f"the gateway answered with a redirect (HTTP {reply.status}): check gateway.url"
     said = text(envelope.get("msg")) or text(envelope.get("message"))
     if said is None and not envelope and reply.body:
         kind = text(reply.headers.get("content-type")) or "no content type"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 _SECONDS = re.compile(r"[0-9]+")  # ASCII only; int() would read ١٢ and １２ too
 _MOST_DIGITS = 9
@@ -30,6 +31,7 @@ def retry_after(value: str | None, date: str | None) -> float | None:
     return seconds if seconds > 0 else None
 
 
+@lru_cache(maxsize=16)  # a server says the same for a second
 def imf_date_ms(value: str | None) -> int | None:
     """Unix milliseconds of an IMF-fixdate (`Sun, 06 Nov 1994 08:49:37 GMT`), else None."""
     match = _IMF_DATE.fullmatch((value or "").strip(" \t"))

@@ -55,6 +55,7 @@ class _Sieve:
         self._run = run
         self._entries = entries
         self._holders = holders
+        self._known: dict[int, Identity] = {}  # a hostile reply may clash a thousand times
         self.clashes: Clashes = {}
         self.conflicts: list[Conflict] = []
 
@@ -95,6 +96,8 @@ class _Sieve:
 
     def _identity(self, ordinal: int) -> Identity:
         """All that is known of a target: as spelled first, then as told."""
+        if ordinal in self._known:
+            return self._known[ordinal]
         known: list[Named] = []
         for table in (target, outcome, command):
             columns = (table.c.productKey, table.c.deviceKey, table.c.assetId)
@@ -105,7 +108,8 @@ class _Sieve:
                 if isinstance(entry.verdict, Outcome):
                     known.append(entry.verdict.identity)
                 known += [result.command for result in entry.commands]
-        return fill(Identity(), *known)
+        self._known[ordinal] = fill(Identity(), *known)
+        return self._known[ordinal]
 
 
 def _has_commands(entry: Entry) -> bool:

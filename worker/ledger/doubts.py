@@ -78,7 +78,7 @@ def _suspects(
 ) -> Iterator[Sequence[Row[Any]]]:
     """Claims that may be open: ranges with fewer records than targets, and every list.
 
-    A list's records cannot be counted by a range, for other lists lie between them.
+    A list is not counted first: it may reach over the whole plan, with little of it its own.
     """
     recorded = (
         select(func.count())

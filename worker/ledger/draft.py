@@ -214,9 +214,8 @@ def _write_head(connection: Connection, new: NewRun, files: Sequence[str]) -> in
     }
     made = insert(tables.run).values(head).returning(tables.run.c.run)
     number = int(connection.execute(made).scalar_one())
-    if files:
-        named = [{"run": number, "source": index, "file": file} for index, file in enumerate(files)]
-        connection.execute(insert(tables.source), named)
+    named = [{"run": number, "source": index, "file": file} for index, file in enumerate(files)]
+    connection.execute(insert(tables.source), named)
     return number
 
 

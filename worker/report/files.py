@@ -159,7 +159,8 @@ def _prove(path: str, run_id: str) -> None:
         with _part(path, run_id) as (file, _):
             file.flush()
     except (OSError, ValueError) as error:
-        raise UsageError(f"--report {path}: cannot be written: {_said(error)}") from None
+        remedy = ": make its folder first" if isinstance(error, FileNotFoundError) else ""
+        raise UsageError(f"--report {path}: cannot be written: {_said(error)}{remedy}") from None
 
 
 def _write(file: ReportFile, content: Content, summary: Summary) -> tuple[Result, ...]:

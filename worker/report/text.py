@@ -25,6 +25,7 @@ _MEANING = {
     OutcomeKind.FAILED: "retries spent; nothing executed",
     OutcomeKind.NOT_ATTEMPTED: "not sent; nothing executed",
 }
+_SIGNALS = {130: "SIGINT (Ctrl-C)", 143: "SIGTERM"}
 _RESUME = (OutcomeKind.UNKNOWN, OutcomeKind.CANCELLED_INCOMPLETE, OutcomeKind.NOT_ATTEMPTED)
 _RETRY = (OutcomeKind.FAILED, OutcomeKind.REJECTED, OutcomeKind.NOT_FOUND)
 
@@ -69,8 +70,10 @@ def _verdict(summary: Summary, state: RunState) -> str:
         return f"STOPPED FOR SAFETY: {why}"
     if code == 1:
         return "INTERNAL ERROR: " + "; ".join(summary.exit_reasons)
+    if code == 7:
+        return "REFUSED: nothing was cancelled"
     if code > 128:
-        return f"STOPPED BY SIGNAL {code - 128}"
+        return f"STOPPED BY {_SIGNALS.get(code, f'SIGNAL {code - 128}')}"
     if code == 8:
         return f"OUT OF TIME: {why}"
     if code == 4:

@@ -156,10 +156,6 @@ class Case:
     def tainted(self) -> bool:
         return any(call.tainted for call in self.calls)
 
-    @property
-    def in_doubt(self) -> bool:
-        return any(call.in_doubt for call in self.calls)
-
     def give_up_broken(self) -> None:
         """A bug of ours ended the course: what was sent is unknown, the rest failed."""
         for call in self.calls:

@@ -71,6 +71,7 @@ class Safety:
         """A target that would have this outcome waits for a later pass: failed until it settles."""
         if outcome.cause == "throttled":
             return None
+        self._leave_out(outcome.target.ordinal)
         cell = self._count(failed=True, requestId=outcome.requestId)
         self._put_off[outcome.target.ordinal] = cell
         while len(self._put_off) > _WINDOW:
@@ -111,7 +112,7 @@ class Safety:
         return cell
 
     def _leave_out(self, ordinal: int) -> None:
-        """A target that was put off settles: what it counted for until now counts no more."""
+        """A target put off before has a new word: what it counted for counts no more."""
         cell = self._put_off.pop(ordinal, None)
         if cell is not None and cell.recent:
             self._recent.remove(cell)

@@ -202,12 +202,12 @@ class Session:
             return
         reply = await self._wire.search(probe.device, probe.orgId, state=1, page=1)
         if isinstance(reply, Refused) and not reply.transient:
-            told = reply.message or reply.cause
+            told = f"HTTP {reply.status}, {reply.message or reply.cause}"
+            told += f" (requestId {reply.requestId})" if reply.requestId else ""
             raise RefusedError(
                 "this run needs to search commands (verify, or gateway.cancel_all: by_id), and "
-                f"the gateway refuses it for orgId {probe.orgId}: {told} "
-                f"(requestId {reply.requestId}); nothing was cancelled. Ask for the permission, "
-                "or set verify: none in the job"
+                f"the gateway refuses it for orgId {probe.orgId}: {told}; nothing was "
+                "cancelled. Ask for the permission, or set verify: none in the job"
             )
 
     async def _work_off(self, legs: Sequence[Leg]) -> None:

@@ -1,0 +1,1 @@
+"""What a device costs, beside what else a user could pick: `python -m bench`."""

@@ -1,0 +1,220 @@
+"""What must hold of every world once it is over, numbered as in docs/faults.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import floor
+from typing import TYPE_CHECKING
+
+from tests.simulation.truth import CANCELLED, Key
+from tests.simulation.verdicts import Read, expected_exit, read
+from worker.cli.series import summary_of
+from worker.report.text import text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.simulation.ledgers import Ledger
+    from tests.simulation.process import Start
+    from tests.simulation.world import World
+    from worker.model import OutcomeKind
+
+_UNCERTAIN = {"unknown", "cancelled_incomplete", "anomalous"}
+_NOTHING = {"nothing_cached", "nothing_matched", "too_late"}
+_NOT_EXECUTED = {"failed", "rejected", "not_found", "not_attempted"}
+_OPEN = {"not_attempted", "unknown", "cancelled_incomplete"}
+_CANARIES = (b"sk-canary", b"tok-canary")
+
+
+def terminal(ledger: Ledger, run: int, kinds: Sequence[OutcomeKind]) -> frozenset[int]:
+    """Ordinals that a new process has no business with."""
+    [(targets,)] = ledger.raw.execute("SELECT targets FROM run WHERE run = ?", (run,))
+    again = _OPEN | {kind.value for kind in kinds}
+    outcomes = read(ledger, run, targets).outcomes
+    return frozenset(ordinal for ordinal, kind in outcomes.items() if kind not in again)
+
+
+def check(world: World) -> None:
+    """All invariants, after the last process; what is wrong is noted in the world."""
+    for start in world.starts:
+        _stopped_in_time(world, start)
+        _bounded(world, start)
+        _paced(world, start)
+        _canaries(world, start)
+    for start in _last_of_each_run(world):
+        found = read(world.ledgers[start.worker], start.run % 100, len(world.rows))
+        _truthful(world, start, found)
+        _looked_up(world, start, found)
+        if world.setup.thorough:
+            _as_reported(world, start, found)
+    for start in world.starts:
+        if start.ending is not None and start.tally is not None:
+            expected = expected_exit(world.setup, start, start.tally)
+            if start.code not in (expected, 6 if world.setup.fail_at else expected):
+                world.wrong(8, f"start {start.number} exits {start.code}, expected {expected}")
+
+
+def after_crash(world: World, start: Start) -> None:
+    """The state that a crash leaves names everything that may have happened."""
+    found = read(world.ledgers[start.worker], start.run % 100, len(world.rows))
+    _truthful(world, start, found)
+
+
+def _last_of_each_run(world: World) -> list[Start]:
+    last = {(start.worker, start.run): start for start in world.starts}
+    return list(last.values())
+
+
+# ---------------------------------------------------------------- 2 to 5, 7: the record is true
+
+
+def _truthful(world: World, start: Start, found: Read) -> None:
+    everywhere = _ids_in(world.ledgers[start.worker])
+    for key, ordinal in world.ordinals.items():
+        outcome = found.outcomes[ordinal]
+        taken = world.gateway.taken.get((start.run, key), set())
+        mine = found.recorded.get(ordinal, {})
+        said = f"target {ordinal} {key} is {outcome}"
+        if outcome not in _UNCERTAIN and (lost := taken - everywhere):
+            world.wrong(2, f"{said}, {sorted(lost)} are nowhere on record")
+        _invented(world, key, mine, taken, outcome, said)
+        others = _of_twin(world, key, found)
+        if outcome == "cancelled":
+            if not mine or not taken <= mine.keys() | others:
+                world.wrong(4, f"{said}, recorded {sorted(mine)}, taken {sorted(taken)}")
+            told = all(evidence == "response" for evidence in mine.values())
+            if told and mine.keys() - taken:
+                world.wrong(4, f"{said}, recorded more than was taken")
+        elif outcome in _NOTHING and taken - others:
+            world.wrong(4, f"{said}, taken {sorted(taken)}")
+        elif outcome in _NOT_EXECUTED and taken:
+            world.wrong(5, f"{said}, taken {sorted(taken)}")
+
+
+def _invented(
+    world: World, key: Key, mine: dict[str, str], taken: set[str], outcome: str, said: str
+) -> None:
+    thing = world.gateway.by_key[key]
+    for commandId, evidence in mine.items():
+        if outcome == "anomalous":
+            continue
+        if evidence == "response" and commandId not in taken:
+            world.wrong(3, f"{said}, {commandId} is on record and was not cancelled by this run")
+        if evidence == "search":
+            command = thing.find(commandId)
+            if command is None or command.state != CANCELLED:
+                world.wrong(3, f"{said}, {commandId} is on record and is not cancelled")
+
+
+def _of_twin(world: World, key: Key, found: Read) -> set[str]:
+    """Ids on record for the same device as the job spells it otherwise."""
+    thing = world.gateway.by_key[key]
+    other = thing.by_asset if key == thing.by_keys else thing.by_keys
+    ordinal = world.ordinals.get(other)
+    return set() if ordinal is None else set(found.recorded.get(ordinal, {}))
+
+
+def _ids_in(ledger: Ledger) -> set[str]:
+    rows = ledger.raw.execute("SELECT commandId FROM command WHERE result = 'cancelled'")
+    return {row[0] for row in rows}
+
+
+def _looked_up(world: World, start: Start, found: Read) -> None:
+    """What was in doubt is settled by a look-up after the last attempt, or not at all."""
+    witness = world.witness
+    for key, ordinal in world.ordinals.items():
+        doubts = witness.doubtful.get((start.worker, key))
+        outcome = found.outcomes[ordinal]
+        if doubts and outcome not in _UNCERTAIN:
+            last = max(doubts.values())
+            looked = witness.looked_up.get((start.worker, key), -1.0)
+            if looked < last + world.setup.lookup.wait * 0.99:
+                world.wrong(4, f"target {ordinal} is {outcome}, in doubt and never looked up")
+    seen: dict[str, int] = {}
+    rows = world.ledgers[start.worker].raw.execute(
+        "SELECT commandId, run, ordinal, evidence FROM command WHERE result = 'cancelled' "
+        "ORDER BY run, recorded_ms"
+    )
+    for commandId, run, ordinal, evidence in rows:
+        if commandId in seen and evidence == "search" and seen[commandId] != run:
+            world.wrong(3, f"{commandId} of target {ordinal} was on record from an earlier run")
+        seen.setdefault(commandId, run)
+
+
+def _as_reported(world: World, start: Start, found: Read) -> None:
+    """The project's own queries say the same."""
+    store, tally = world.ledgers[start.worker].store, found.tally()
+    counts = store.counts(start.run_id)
+    if {kind.value: number for kind, number in counts.items() if number} != dict(+tally):
+        world.wrong(7, f"counts {counts} are not {tally}")
+    rows = list(store.rows(start.run_id))
+    if [row.outcome.value for row in rows] != [found.outcomes[n] for n in range(len(rows))]:
+        world.wrong(7, "rows and tables differ")
+    told = {row.ordinal: set(row.commandIds) for row in rows if row.commandIds}
+    if told != {ordinal: set(ids) for ordinal, ids in found.recorded.items()}:
+        world.wrong(7, "rows and recorded commands differ")
+    said = text(summary_of(store, start.run_id)).encode() + repr(rows).encode()
+    if any(canary in said for canary in _CANARIES):
+        world.wrong(13, "a secret is in the report")
+
+
+# ---------------------------------------------------------------- 9, 10, 13
+
+
+def _stopped_in_time(world: World, start: Start) -> None:
+    stopped = start.stopped_loop
+    for number, at, rule in world.witness.must_stop:
+        if number == start.number and not start.crashed and start.code != 6:
+            if stopped is None or stopped > at + 1e-6:
+                world.wrong(10, f"start {number} did not stop for {rule}")
+
+
+def _bounded(world: World, start: Start) -> None:
+    setup, witness = world.setup, world.witness
+    rules = setup.retry
+    calls = repeats = 0
+    for (number, pass_no, key, commandId), count in witness.attempts.items():
+        if number != start.number:
+            continue
+        calls += 1
+        repeats += count - 1
+        most = rules.attempts * (setup.lookup.tries + 1 if setup.by_id else 1)
+        if count > most:
+            world.wrong(9, f"{count} attempts for {key} {commandId} in pass {pass_no}")
+    allowed = rules.budget_reserve + rules.budget * calls + 1e-6
+    if repeats > allowed and not setup.by_id:
+        world.wrong(9, f"{repeats} repetitions of {calls} calls, {allowed:.1f} are allowed")
+    most_calls = len(world.rows) if setup.scope == "all_cached" else 3 * len(world.rows)
+    for (number, key), count in witness.look_ups.items():
+        if number == start.number:
+            ids = 1 if setup.scope == "all_cached" and not setup.by_id else 60
+            doubts = witness.unsure[number, key] + witness.inherited[key] + start.number
+            most = setup.lookup.tries * (doubts + ids)
+            if count > most:
+                world.wrong(9, f"{count} look-ups for {key}, {most} are allowed")
+    del most_calls
+
+
+def _paced(world: World, start: Start) -> None:
+    rate = world.setup.rate
+    if rate is None:
+        return
+    most = floor(1.1 * rate)
+    times = world.witness.begun[start.number]
+    for first, beyond in zip(times, times[most:], strict=False):
+        if beyond - first < 1.0 - 1e-6:
+            world.wrong(9, f"more than {most} requests within a second")
+            return
+
+
+def _canaries(world: World, start: Start) -> None:
+    written = b"".join(start.lines) + world.ledgers[start.worker].image()
+    if any(canary in written for canary in _CANARIES):
+        world.wrong(13, "a secret is in the log or the ledger")
+
+
+def outcomes_by_device(world: World) -> Counter[tuple[Key, str]]:
+    """What became of each device, whatever the order of the list."""
+    start = world.starts[-1]
+    found = read(world.ledgers[start.worker], start.run % 100, len(world.rows))
+    return Counter((key, found.outcomes[ordinal]) for key, ordinal in world.ordinals.items())

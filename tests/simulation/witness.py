@@ -1,0 +1,237 @@
+"""What is checked while it happens: each request against what is durable, allowed and due then."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.truth import CACHED, Exchange, Key
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Start
+    from tests.simulation.world import World
+
+EPS = 1e-6
+
+
+class Witness:
+    """Sees every request of a world; one for all its processes."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.paused_until: dict[int, float] = {}  # by start, loop time
+        self.must_stop: list[tuple[int, float, str]] = []  # start, loop time, rule
+        self.doubtful: dict[tuple[int, Key], dict[str | None, float]] = defaultdict(dict)
+        self._seen_cached: dict[tuple[int, Key], float] = {}
+        self.looked_up: dict[tuple[int, Key], float] = {}  # a whole look-up, begun then
+        self.attempts: Counter[tuple[int, int, Key, str | None]] = Counter()  # start, pass, call
+        self.look_ups: Counter[tuple[int, Key]] = Counter()
+        self.unsure: Counter[tuple[int, Key]] = Counter()  # attempts that need a look-up
+        self.inherited: Counter[Key] = Counter()  # doubts from earlier processes
+        self.calls: Counter[int] = Counter()  # cancels by start, repeats of a token included
+        self.rows: Counter[int] = Counter()  # of the matrix, how often each occurred
+        self._fetch: dict[int, int] = {}  # by start: the token at hand
+        self._fetched = 0
+        self._replaces: set[int] = set()  # fetched because of a refusal
+        self._proven: set[int] = set()
+        self._refused: set[int] = set()  # starts whose token was turned down
+        self._with: dict[int, int] = {}  # exchange -> fetch
+        self.begun: dict[int, list[float]] = defaultdict(list)  # by start, loop time
+
+    # ---------------------------------------------------------------- a request begins
+
+    def begins(self, start: Start, exchange: Exchange) -> None:
+        world, wrong = self._world, self._world.wrong
+        now = exchange.begun_loop
+        name = f"request {exchange.number} ({exchange.kind})"
+        if start.stopped_loop is not None and now >= start.stopped_loop:
+            wrong(10, f"{name} begins after the stop")
+        if start.deadline_loop is not None and now >= start.deadline_loop - 1e-9:
+            wrong(10, f"{name} begins after the deadline")
+        if exchange.kind == "token":
+            return
+        if start.until_ms is not None and world.span.wall_ms() >= start.until_ms:
+            wrong(10, f"{name} begins outside the window")
+        if now < self.paused_until.get(start.number, 0.0) - EPS:
+            wrong(10, f"{name} begins before Retry-After has passed")
+        self.begun[start.number].append(now)
+        self._with[exchange.number] = self._fetch.get(start.number, 0)
+        mine = [e for e in world.gateway.open_ones if e.worker == start.worker]
+        flying = [e for e in mine if e.kind != "token"]
+        if len(flying) > world.setup.concurrency:
+            wrong(9, f"{len(flying)} requests are in flight")
+        twins = exchange.kind == "search" and exchange.thing and exchange.thing.index == 0
+        if sum(e.key == exchange.key for e in flying) > 1 and not twins:
+            wrong(9, f"two requests are in flight for {exchange.key}")
+        if exchange.kind == "search":
+            if exchange.state != CACHED and exchange.page == 1:
+                self.look_ups[start.number, exchange.key] += 1
+            return
+        self._cancel_begins(start, exchange, name)
+
+    def _cancel_begins(self, start: Start, exchange: Exchange, name: str) -> None:
+        world, wrong, place = self._world, self._world.wrong, (start.worker, exchange.key)
+        ordinal = world.ordinals.get(exchange.key)
+        self._stray(exchange, ordinal, name)
+        if ordinal in start.terminal:
+            wrong(12, f"{name} is for target {ordinal}, which was done before")
+        since = self.doubtful[place].get(exchange.commandId)
+        if since is not None and self.looked_up.get(place, -1.0) < since:
+            wrong(12, f"{name} is sent blindly: target {ordinal} is in doubt")
+        ledger = world.ledgers[start.worker]
+        exchange.pass_no = ledger.claimed(start.run % 100).get(ordinal or 0, 0)
+        self.calls[start.number] += 1
+
+    def _stray(self, exchange: Exchange, ordinal: int | None, name: str) -> None:
+        world, wrong, setup = self._world, self._world.wrong, self._world.setup
+        if ordinal is None or exchange.thing is None:
+            wrong(1, f"{name} is for {exchange.key}, which is not in the job")
+            return
+        if setup.scope == "listed":
+            if exchange.commandId not in (world.rows[ordinal][3] or "").split():
+                wrong(1, f"{name} is for command {exchange.commandId}, which is not listed")
+        elif setup.by_id:
+            found = exchange.commandId and exchange.thing.find(exchange.commandId)
+            if not found:
+                wrong(1, f"{name} is for command {exchange.commandId}, which no search showed")
+        elif exchange.commandId is not None:
+            wrong(1, f"{name} names a command in a job that names none")
+
+    # ---------------------------------------------------------------- it arrives
+
+    def arrives(self, start: Start, exchange: Exchange) -> None:
+        """The intent must be durable now."""
+        if exchange.kind != "cancel":
+            return
+        world = self._world
+        ordinal = world.ordinals.get(exchange.key)
+        claimed = world.ledgers[start.worker].claimed(start.run % 100)
+        if ordinal not in claimed:
+            world.wrong(6, f"request {exchange.number} arrives, its intent is not durable")
+
+    # ---------------------------------------------------------------- it ends
+
+    def ends(
+        self, start: Start, exchange: Exchange, status: int, headers: dict[str, str]
+    ) -> None:
+        """The client has all of the reply that it gets; status 0: none."""
+        now, place = self._world.span.now(), (start.worker, exchange.key)
+        limit = start.stopped_loop
+        loop = self._world.span.loop
+        if limit is not None and loop and loop.now > limit + self._world.setup.drain + EPS:
+            self._world.wrong(10, f"request {exchange.number} outlives the drain")
+        if exchange.row:
+            self.rows[exchange.row] += 1
+        if exchange.kind == "token":
+            self._token_ends(start, exchange)
+            return
+        self._token_rules(start, exchange)
+        if exchange.fate is not None and exchange.fate.stops and exchange.proof != "TK":
+            self._stops(start, exchange)
+        if status in (429, 503):
+            self._pauses(start, headers)
+        if exchange.kind == "search":
+            if exchange.proof == "OK" and exchange.page == 1:
+                if exchange.state == CACHED:
+                    self._seen_cached[place] = exchange.begun
+                elif place in self._seen_cached:
+                    self.looked_up[place] = self._seen_cached.pop(place)
+            return
+        self._cancel_ends(start, exchange, now)
+
+    def _cancel_ends(self, start: Start, exchange: Exchange, now: float) -> None:
+        place = (start.worker, exchange.key)
+        if exchange.proof == "TK":
+            return
+        self.attempts[start.number, exchange.pass_no, exchange.key, exchange.commandId] += 1
+        tainted = exchange.commandId in self.doubtful[place]
+        if exchange.proof == "AM" or (tainted and exchange.proof == "OK"):
+            if exchange.proof == "OK":
+                self.rows[77 if exchange.executed else 76] += 1
+            self.doubtful[place][exchange.commandId] = now
+            self.unsure[start.number, exchange.key] += 1
+        elif exchange.proof == "OK" and not exchange.executed:
+            self.rows[75 if exchange.commandId is None else 79] += 1
+
+    def only(self, worker: int, keys: set[Key]) -> None:
+        """A process begins: of what came before, only these are in doubt."""
+        for place in list(self.doubtful):
+            if place[0] == worker and place[1] not in keys:
+                del self.doubtful[place]
+
+    def in_doubt(self, start: Start, keys: list[Key], now: float) -> None:
+        """A crash left these in doubt."""
+        for key in keys:
+            place = (start.worker, key)
+            ids = (self._world.rows[self._world.ordinals[key]][3] or "").split()
+            recorded = self._world.recorded(start, key)
+            for commandId in ids or [None]:
+                if commandId not in recorded:
+                    self.doubtful[place][commandId] = now
+            self.inherited[key] += 1
+            for commandId in list(self.doubtful[place]):
+                self.doubtful[place][commandId] = now
+
+    # ---------------------------------------------------------------- what it means for all
+
+    def _stops(self, start: Start, exchange: Exchange) -> None:
+        rule = exchange.fate.stops if exchange.fate else None
+        if exchange.fault == "other_command" and exchange.commandId is None:
+            return
+        if rule is not None and exchange.proof in ("OK", "AM", "NS"):
+            self._must_stop(start, rule)
+
+    def _pauses(self, start: Start, headers: dict[str, str]) -> None:
+        seconds = retry_after(headers)
+        loop, world = self._world.span.loop, self._world
+        if seconds is None or loop is None:
+            return
+        until = start.until_ms
+        passes = start.deadline_loop is not None and loop.now + seconds >= start.deadline_loop
+        passes |= until is not None and world.span.wall_ms() + seconds * 1000 >= until
+        if seconds > world.setup.retry.retry_after_max:
+            self._must_stop(start, "retry_after")
+            self.rows[27] += 1
+        elif passes:
+            self._must_stop(start, "deadline or window")
+        else:
+            paused = self.paused_until.get(start.number, 0.0)
+            self.paused_until[start.number] = max(paused, loop.now + seconds)
+
+    def _must_stop(self, start: Start, rule: str) -> None:
+        loop = self._world.span.loop
+        self.must_stop.append((start.number, loop.now if loop else 0.0, rule))
+
+    def _token_ends(self, start: Start, exchange: Exchange) -> None:
+        if exchange.proof != "OK":
+            return
+        self._fetched += 1
+        self._fetch[start.number] = self._fetched
+        if start.number in self._refused:
+            self._replaces.add(self._fetched)
+            self._refused.discard(start.number)
+
+    def _token_rules(self, start: Start, exchange: Exchange) -> None:
+        fetch = self._with.get(exchange.number, 0)
+        if exchange.proof == "OK":
+            self._proven.add(fetch)
+        if exchange.proof != "TK" or fetch != self._fetch.get(start.number):
+            return
+        if start.number in self._refused:
+            return
+        if fetch in self._replaces and fetch not in self._proven:
+            self._must_stop(start, "auth")
+        else:
+            self._refused.add(start.number)
+
+
+def retry_after(headers: dict[str, Any]) -> float | None:
+    """What a Retry-After of this world asks for, read in the plainest way."""
+    said = headers.get("retry-after", "")
+    if said.endswith("GMT"):
+        from email.utils import parsedate_to_datetime as read
+
+        return (read(said) - read(headers["date"])).total_seconds() or None
+    if said.isascii() and said.isdigit() and int(said):
+        return float("inf") if len(said) > 9 else float(said)
+    return None

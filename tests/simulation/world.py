@@ -1,0 +1,332 @@
+"""One world from its first process to its last, and the trace of all that happened in it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Coroutine
+from hashlib import blake2b
+from itertools import count
+from random import Random
+from typing import Any
+
+from tests.simulation import invariants, ledgers
+from tests.simulation.clock import WALL_MS
+from tests.simulation.fake import FakeTransport
+from tests.simulation.gateway import Gateway, start_others
+from tests.simulation.ledgers import Ledger
+from tests.simulation.memory import reach
+from tests.simulation.process import Process, Start, terms
+from tests.simulation.seeded import CrashError, EndlessError, SeededLoop, silence
+from tests.simulation.setup import Setup, draw
+from tests.simulation.span import Span, WorldClock
+from tests.simulation.truth import CANCELLED, Cached, Exchange, Thing
+from tests.simulation.verdicts import read
+from tests.simulation.witness import Witness
+from worker.gateway.exchange import Transport
+from worker.gateway.transport import TransportSettings
+from worker.model import OutcomeKind
+
+_MOST_EVENTS = 60_000
+_RETRIED = (OutcomeKind.FAILED, OutcomeKind.REJECTED, OutcomeKind.NOT_FOUND)
+
+
+class World:
+    """Everything of one seed; `live` makes it happen, the rest is read afterwards."""
+
+    def __init__(self, seed: int, transport: str = "fake", setup: Setup | None = None) -> None:
+        self.seed = seed
+        self.transport = transport
+        self.setup = setup or draw(seed, transport)
+        self.trace: list[tuple[Any, ...]] = []
+        self.violations: list[tuple[int, str]] = []  # invariant (0: the protocol), what
+        self.span = Span()
+        self.starts: list[Start] = []
+        self.plan = self._plan()
+        self.things = _things(self.setup, self.plan, Random(f"{seed} things"))
+        self.gateway = Gateway(self.setup, self.span, self.things, Random(f"{seed} gateway"))
+        self.gateway.note = self.note
+        self.gateway.wrong = self.wrong
+        self.gateway.arrived = self._arrived
+        self.gateway.answered = self._answered
+        self.gateway.begun = self._begun
+        start_others(self.gateway, self.setup, Random(f"{seed} others"))
+        workers = 2 if self.setup.kind == "two" else 1
+        self.ledgers = [Ledger(n, ledgers.planned(self.plan)) for n in range(workers)]
+        for ledger in self.ledgers:
+            ledgers.settle_terms(ledger, "run-1", terms(self.setup))
+            ledger.fail_at, ledger.fail_after = self.setup.fail_at, self.setup.fail_after
+            if not ledger.fail_at:
+                ledger.fail_after = False
+        self.rows = ledgers.rows_of(self.plan)
+        self.ordinals = {key: n for n, key in enumerate(map(_key, self.rows))}
+        self.witness = Witness(self)
+        self._now_running: dict[int, Start] = {}
+        self._chance = Random(f"{seed} loop")
+
+    def _plan(self) -> ledgers.Plan:
+        setup = self.setup
+        twin = setup.devices > 1 and setup.variant == 2
+        return (setup.scope, setup.devices, setup.variant, twin)
+
+    # ---------------------------------------------------------------- the story
+
+    def live(self) -> World:
+        """Let it happen and check it."""
+        if len(self.ledgers) == 2:
+            self._two()
+        else:
+            self._one_after_another()
+        self.gateway.advance()
+        invariants.check(self)
+        return self
+
+    def hash(self) -> str:
+        return blake2b(repr(self.trace).encode(), digest_size=12).hexdigest()
+
+    def note(self, *said: Any) -> None:
+        self.trace.append((round(self.span.now(), 6), *said))
+
+    def wrong(self, invariant: int, said: str) -> None:
+        self.violations.append((invariant, said))
+        self.note("VIOLATION", invariant, said)
+
+    def _one_after_another(self) -> None:
+        crashes = list(self.setup.crashes)
+        run_id, kinds = "run-1", ()
+        for number in range(1 + self.setup.resumes):
+            start = self._start(0, run_id)
+            crash = crashes.pop(0) if crashes else None
+            self._process([start], crash, kinds)
+            if start.crashed:
+                invariants.after_crash(self, start)
+            if start.code in (7,) or number == self.setup.resumes:
+                break
+            if not start.crashed and start.code in (0, 3) and self._chance.random() < 0.7:
+                break
+            self._pause_between()
+            if start.crashed and self.setup.new_run:
+                claimed = self.ledgers[0].claimed(start.run % 100)
+                doubts = {key for key, ordinal in self.ordinals.items() if ordinal in claimed}
+                self.witness.only(0, doubts)
+                run_id = f"run-{len(self.starts) + 1}"
+                ledgers.freeze(self.ledgers[0].open(), self.plan, run_id)
+                ledgers.settle_terms(self.ledgers[0], run_id, terms(self.setup))
+            kinds = _RETRIED if self._chance.random() < 0.3 else ()
+
+    def _two(self) -> None:
+        self._process([self._start(0, "run-1"), self._start(1, "run-1")], None, ())
+
+    def _pause_between(self) -> None:
+        self.span.at += self._chance.choice((0.0, 0.1, 5.0, 100.0))
+        self.gateway.advance()
+
+    def _start(self, worker: int, run_id: str) -> Start:
+        number = len(self.starts)
+        ledger = self.ledgers[worker]
+        [(run,)] = ledger.raw.execute("SELECT run FROM run WHERE run_id = ?", (run_id,))
+        start = Start(number, worker, run_id, run + 100 * worker, self.span.now(), settled=[])
+        if self.setup.until is not None and not number:
+            start.until_ms = self.span.wall_ms() + int(self.setup.until * 1000)
+        self.starts.append(start)
+        return start
+
+    def _process(self, starts: list[Start], crash: int | None, kinds: Any) -> None:
+        """Run processes side by side in one loop until they end or die."""
+        loop = SeededLoop(
+            Random(f"{self.seed} ready {starts[0].number}"), self.span.at, _MOST_EVENTS
+        )
+        loop.crash_at = crash
+        self.span.loop = loop
+        self._schedule(loop, first=starts[0].number == 0)
+        zero = self._chance.choice((0.0, 1e6, -loop.now))
+        jobs = [self._job(loop, start, zero, kinds) for start in starts]
+        try:
+            loop.run_until_complete(_all(jobs))
+        except CrashError:
+            self._crash(starts, loop)
+        except EndlessError as endless:
+            self.wrong(10, str(endless))
+            loop.bury()
+        except RuntimeError as broken:  # DeadlockError is one
+            self.wrong(10, f"{type(broken).__name__}: {broken}")
+            loop.bury()
+        finally:
+            self.span.at, self.span.loop = loop.now, None
+            asyncio.set_event_loop(None)
+            loop.close()
+        for start in starts:
+            self._now_running.pop(start.worker, None)
+            ledger = self.ledgers[start.worker]
+            ledger.open()
+            start.tally = read(ledger, start.run % 100, len(self.rows)).tally()
+            self.note("ended", start.number, start.code)
+
+    def recorded(self, start: Start, key: tuple[str, ...]) -> set[str]:
+        """Ids that the ledger has for a target."""
+        rows = self.ledgers[start.worker].raw.execute(
+            "SELECT commandId FROM command WHERE run = ? AND ordinal = ? AND result = 'cancelled'",
+            (start.run % 100, self.ordinals[key]),
+        )
+        return {row[0] for row in rows}
+
+    def _crash(self, starts: list[Start], loop: SeededLoop) -> None:
+        self.note("CRASH")
+        for start in starts:
+            start.crashed = True
+        for exchange in list(self.gateway.open_ones):
+            self.gateway.abandon(exchange)
+            self.gateway.over(exchange, "AM" if exchange.fate else "NS", "crash")
+        self._now_running.clear()
+        loop.bury()
+        self.span.at = loop.now
+        for start in starts:
+            claimed = self.ledgers[start.worker].claimed(start.run % 100)
+            keys = [key for key, ordinal in self.ordinals.items() if ordinal in claimed]
+            self.witness.in_doubt(start, keys, self.span.now())
+
+    def _job(
+        self, loop: SeededLoop, start: Start, zero: float, kinds: Any
+    ) -> Coroutine[Any, Any, None]:
+        clock = WorldClock(self.span, loop, Random(f"{self.seed} chance {start.number}"), zero)
+        ledger = self.ledgers[start.worker]
+        ledger.open()
+        start.terminal = invariants.terminal(ledger, start.run % 100, kinds)
+        self._now_running[start.worker] = start
+        if start.number and not self.setup.new_run:
+            unsure = {"unknown", "cancelled_incomplete", "anomalous"}
+            left = read(ledger, start.run % 100, len(self.rows)).outcomes
+            keys = {key for key, ordinal in self.ordinals.items() if left[ordinal] in unsure}
+            self.witness.only(start.worker, keys)
+        disk = Random(f"{self.seed} disk {start.number}")
+
+        def connect(settings: TransportSettings, _: Any) -> Transport:
+            return self._transport(loop, clock, start, settings)
+
+        process = Process(
+            self.setup,
+            ledger,
+            clock,
+            connect,
+            lambda: ledgers.submit(disk, self.setup.slow_disk),
+            lambda: (self.span.now(), loop.now),
+            self.note,
+        )
+        return process.run(start, kinds)
+
+    def _transport(
+        self, loop: SeededLoop, clock: WorldClock, start: Start, settings: TransportSettings
+    ) -> Transport:
+        who = (start.worker, start.run)
+        if self.transport == "aiohttp":
+            return reach(self, loop, clock, settings, who)
+        chance = Random(f"{self.seed} net {start.number}")
+        return FakeTransport(self.gateway, self.span, loop, clock, chance, *who)
+
+    def _schedule(self, loop: SeededLoop, *, first: bool) -> None:
+        """What happens to the machine."""
+        if not first:
+            return
+        for at, number in self.setup.signals:
+            loop.call_at(at, self._signal, loop, number)
+        for at, ms in self.setup.jumps:
+            loop.call_at(at, self._jump, ms)
+        for at, seconds in self.setup.sleeps:
+            loop.call_at(at, self._sleep, seconds)
+
+    def _signal(self, loop: SeededLoop, number: int) -> None:
+        self.note("signal", number, loop.kill(number))
+
+    def _jump(self, ms: int) -> None:
+        self.span.shift_ms += ms
+        self.note("clock set", ms)
+
+    def _sleep(self, seconds: float) -> None:
+        self.note("asleep", seconds)
+        self.span.slept += seconds
+
+    # ---------------------------------------------------------------- what the gateway tells
+
+    def _begun(self, exchange: Exchange) -> None:
+        start = self._now_running.get(exchange.worker)
+        asked = (exchange.kind, *exchange.key, exchange.commandId, exchange.state)
+        self.note("request", exchange.number, *asked)
+        if start is not None:
+            self.witness.begins(start, exchange)
+
+    def _arrived(self, exchange: Exchange) -> None:
+        """Checked at the instant of arrival, against what is durable then."""
+        start = self._now_running.get(exchange.worker)
+        self.note("arrived", exchange.number)
+        if start is not None:
+            self.witness.arrives(start, exchange)
+
+    def _answered(
+        self, exchange: Exchange, status: int, headers: dict[str, str], fault: str | None
+    ) -> None:
+        start = self._now_running.get(exchange.worker)
+        self.note("reply", exchange.number, status, fault, exchange.fault, exchange.delivered)
+        if start is not None:
+            self.witness.ends(start, exchange, status, headers)
+
+
+async def _all(jobs: list[Coroutine[Any, Any, None]]) -> None:
+    if len(jobs) == 1:
+        await jobs[0]
+    else:
+        await asyncio.gather(*jobs)
+
+
+def _key(row: tuple[str | None, ...]) -> tuple[str, ...]:
+    return (row[2],) if row[2] else (row[0] or "", row[1] or "")
+
+
+def _things(setup: Setup, plan: ledgers.Plan, chance: Random) -> list[Thing]:
+    """The devices of a plan and what is cached for them."""
+    things = []
+    for index in range(setup.devices):
+        thing = Thing(index, f"p{index % 2}", f"d{index}", f"a{index}", commands=[])
+        thing.curse = setup.curses.get(index)
+        thing.bug = index in setup.bugs
+        count = chance.choice((0, 0, 1, 1, 2, 3, 4))
+        if chance.random() < 0.01:
+            count = 50
+        for number in range(count):
+            age = 1000.0 - number + chance.random() * 3600
+            thing.commands.append(_old(setup, ledgers.command_id(index, number), age))
+        if chance.random() < 0.03:  # a history that takes several pages
+            for number in range(chance.randrange(1, 130)):
+                old = _old(setup, ledgers.command_id(index, 500 + number), 90_000.0 + number)
+                old.change(CANCELLED, -50_000.0, 0.0)
+                thing.commands.append(old)
+        things.append(thing)
+    return things
+
+
+def _old(setup: Setup, commandId: str, age: float) -> Cached:
+    return Cached(commandId, -age, WALL_MS + setup.skew_ms - int(age * 1000), -age)
+
+
+def play(seed: int, transport: str = "fake") -> World:
+    """The world of a seed, lived and checked.
+
+    The collector has a rhythm of its own, and what it finds may wake a loop: it waits.
+    """
+    gc.disable()
+    try:
+        return World(seed, transport).live()
+    finally:
+        _tidy_up()
+
+
+_played = count(1)
+
+
+def _tidy_up() -> None:
+    number = next(_played)
+    if number == 1:
+        gc.freeze()
+    if number % 25 == 0:
+        with silence():
+            gc.collect()
+    gc.enable()
