@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.gateway.fault_server import Connection, FaultServer, Script, always, http, once
 from tests.gateway.test_transport import APIM, BODY, CLOCK, TARGET, ask, facts
-from worker.gateway.direct import DirectTransport
+from worker.gateway.direct import DirectTransport, open_transport
 from worker.gateway.exchange import Reply, TransportSettings
 from worker.gateway.transport import SessionTransport
 from worker.model import Secret
@@ -81,7 +81,7 @@ REPLIES = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(name=st.sampled_from(sorted(REPLIES)), where=st.integers(0, 2**16), ends=st.booleans())
 @example(name="length", where=20, ends=False)
 @example(name="chunked", where=60, ends=False)
@@ -247,8 +247,10 @@ async def test_cut_while_connecting_to_nobody() -> None:
         async with opened(f"https://127.0.0.1:{server.port}") as transport:
             flying = asyncio.ensure_future(ask(transport))
             await asyncio.sleep(0.1)
-            transport.cut(CLOCK.monotonic() + 0.05)
+            before = CLOCK.monotonic()
+            transport.cut(before + 0.05)
             assert await flying == Reply(sent=False, fault="cut")
+            assert CLOCK.monotonic() - before < 1.0
         assert server.requests == []
 
 
@@ -284,8 +286,11 @@ async def test_no_value_adds_a_line(bad: str) -> None:
 
 def test_not_through_a_proxy() -> None:
     """A proxy that is configured is never passed by."""
+    through = TransportSettings(url="http://x", proxy=Secret("http://p"))
     with pytest.raises(ValueError, match="proxy"):
-        DirectTransport(TransportSettings(url="http://x", proxy=Secret("http://p")), CLOCK)
+        DirectTransport(through, CLOCK)
+    assert type(open_transport(through, CLOCK)) is SessionTransport
+    assert type(open_transport(TransportSettings(url="http://x"), CLOCK)) is DirectTransport
 
 
 async def test_nothing_is_left_behind() -> None:

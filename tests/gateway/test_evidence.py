@@ -430,6 +430,8 @@ def test_redirects(status: int, fault: str | None) -> None:
     read = read_cancel(ALL, got(body(data=[]), status, fault))
     assert isinstance(read, Ambiguous)
     assert (read.cause, read.status, read.rule) == ("redirect", status, "redirect")
+    said = f"the gateway answered with a redirect (HTTP {status}): check gateway.url"
+    assert read.message == said  # it stands in the verdict of the run
 
 
 PAGE = b" \n<!doctype html><title>CANARY</title>"

@@ -224,7 +224,7 @@ async def test_bad_keys(status: int, message: str, http: int) -> None:
 async def test_a_redirect_of_the_token_service() -> None:
     """Rows 17 and 18: any redirect stops the run."""
     world = World(Reply(sent=True, status=302))
-    message = "the token service answered with a redirect (HTTP 302)"
+    message = "the token service answered with a redirect (HTTP 302): check gateway.url"
     assert await world.tokens.ready() == gives_up("redirect", message)
     assert world.fetches == 1
 
@@ -232,7 +232,7 @@ async def test_a_redirect_of_the_token_service() -> None:
 async def test_tls_on_the_way_to_the_token_service() -> None:
     """Row 37: no retry."""
     world = World(Reply(sent=False, fault="tls"))
-    message = "TLS failed on the way to the token service"
+    message = "TLS failed on the way to the token service: check gateway.url and gateway.ca_file"
     assert await world.tokens.ready() == gives_up("tls", message)
     assert world.fetches == 1
 

@@ -381,6 +381,14 @@ async def test_chunked_truncated() -> None:
     assert facts(await exchange(once(whole + b"0\r\n\r\n"))) == (True, 200, BODY, None)
 
 
+async def test_very_many_chunks() -> None:
+    """Row 9: so many that the parser is told to pause in the middle of a segment, and goes on."""
+    chunks = b"1\r\nx\r\n" * 100_000
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    reply = await exchange(once(head + chunks + b"0\r\n\r\n"))
+    assert facts(reply) == (True, 200, b"x" * 100_000, None)
+
+
 async def test_chunk_broken_later(kind: Kind) -> None:
     """Row 12: garbage instead of a chunk; the session never hears of it, the deadline ends it."""
 

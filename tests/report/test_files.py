@@ -81,12 +81,14 @@ def test_paths_that_cannot_be_written_are_refused_early(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     long = "x" * 300
     cases = {
-        f"csv={tmp_path}/no/x.csv": "cannot be written: No such file or directory",
+        f"csv={tmp_path}/no/x.csv": (
+            "cannot be written: No such file or directory: make its folder first"
+        ),
         f"csv={tmp_path}/here": "not a regular file",
         f"csv={tmp_path}/file/x": "Not a directory",
         "csv=/dev/full": "not a regular file",
         f"csv={tmp_path}/{long}": "File name too long",
-        "csv=/proc/x.csv": "cannot be written: No such file or directory",
+        "csv=/proc/x.csv": "cannot be written: No such file or directory: make its folder first",
         "csv=a\0b": "embedded null byte",
     }
     for text, said in cases.items():

@@ -58,11 +58,12 @@ def test_every_line_of_a_rehearsal_says_so(record: RunRecord) -> None:
     ("end", "verdict"),
     [
         (RunEnd(1, 0), "DONE"),
+        (RunEnd(1, 7, ("searching is denied",)), "REFUSED: nothing was cancelled"),
         (RunEnd(1, 0, stop=Stop("limit", "10 targets")), "DONE: limit: 10 targets"),
         (RunEnd(1, 3, ("failed: 1",)), "DONE, BUT NOT ALL WELL: failed: 1"),
         (RunEnd(1, 4, ("unknown: 1",)), "DONE, BUT UNCERTAIN: unknown: 1"),
         (RunEnd(1, 8, stop=Stop("deadline", "45 min")), "OUT OF TIME: deadline: 45 min"),
-        (RunEnd(1, 143, stop=Stop("signal", "SIGTERM", 15)), "STOPPED BY SIGNAL 15"),
+        (RunEnd(1, 143, stop=Stop("signal", "SIGTERM", 15)), "STOPPED BY SIGTERM"),
         (RunEnd(1, 1, ("internal errors: 2",)), "INTERNAL ERROR: internal errors: 2"),
         (RunEnd(1, 6), "THE RECORD IS INCOMPLETE: it could not be made durable"),
         (None, "INTERRUPTED: the run ended without a word; what it may have touched is unknown"),

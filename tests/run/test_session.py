@@ -416,7 +416,7 @@ async def test_a_job_that_needs_search_is_refused_without_it() -> None:
     """Probe denied: RefusedError before the first cancel, the orgId and what to do named (7)."""
     stage = Stage(10)
     stage.gateway.every_search = lambda: DENIED
-    with pytest.raises(RefusedError, match=r"orgId o1: no Asset/Control .*verify: none"):
+    with pytest.raises(RefusedError, match=r"orgId o1: HTTP 403, no Asset/Control.*verify: none"):
         await stage.run(probe=whole())
     assert stage.gateway.sent("cancel") == []
     assert stage.counts() == {"not_attempted": 10}

@@ -83,8 +83,16 @@ class Gateway:
 
     # ---------------------------------------------------------------- one request
 
-    def open(self, worker: int, run: int, target: str, headers: Any, body: bytes) -> Exchange:
-        """Read a request; nothing happens yet."""
+    def open(
+        self,
+        worker: int,
+        run: int,
+        target: str,
+        headers: Any,
+        body: bytes,
+        started: float | None = None,
+    ) -> Exchange:
+        """Read a request; nothing happens yet. started: when it was asked for, loop time."""
         now = self.advance()
         path, _, query = target.partition("?")
         pairs = parse_qsl(query, keep_blank_values=True)
@@ -102,7 +110,7 @@ class Gateway:
                 exchange.state = int(asked["expression"].rpartition("=")[2])
                 exchange.page = int(asked["pagination"]["pageNo"])
             exchange.token = self._signed(pairs, headers, body, exchange)
-        exchange.begun_loop = now - self._span.slept
+        exchange.begun_loop = now - self._span.slept if started is None else started
         self.exchanges.append(exchange)
         self.open_ones.append(exchange)
         self.begun(exchange)

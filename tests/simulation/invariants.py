@@ -31,6 +31,11 @@ def terminal(ledger: Ledger, run: int, kinds: Sequence[OutcomeKind]) -> frozense
     [(targets,)] = ledger.raw.execute("SELECT targets FROM run WHERE run = ?", (run,))
     again = _OPEN | {kind.value for kind in kinds}
     outcomes = read(ledger, run, targets).outcomes
+    for ordinal, kind in ledger.raw.execute(
+        'SELECT ordinal, kind FROM outcome WHERE run = ? ORDER BY "pass"', (run,)
+    ):
+        if kind == "deferred":  # a resume that was to send it again ended before it could
+            outcomes[ordinal] = "not_attempted"
     return frozenset(ordinal for ordinal, kind in outcomes.items() if kind not in again)
 
 
@@ -44,7 +49,8 @@ def check(world: World) -> None:
     for start in _last_of_each_run(world):
         found = read(world.ledgers[start.worker], start.run % 100, len(world.rows))
         _truthful(world, start, found)
-        _looked_up(world, start, found)
+        if start is world.starts[-1] or len(world.ledgers) > 1:
+            _looked_up(world, start, found)
         if world.setup.thorough:
             _as_reported(world, start, found)
     for start in world.starts:
@@ -80,7 +86,7 @@ def _truthful(world: World, start: Start, found: Read) -> None:
         _invented(world, key, mine, taken, outcome, said)
         others = _of_twin(world, key, found)
         if outcome == "cancelled":
-            if not mine or not taken <= mine.keys() | others:
+            if not mine.keys() | others or not taken <= mine.keys() | others:
                 world.wrong(4, f"{said}, recorded {sorted(mine)}, taken {sorted(taken)}")
             told = all(evidence == "response" for evidence in mine.values())
             if told and mine.keys() - taken:
@@ -123,13 +129,16 @@ def _looked_up(world: World, start: Start, found: Read) -> None:
     """What was in doubt is settled by a look-up after the last attempt, or not at all."""
     witness = world.witness
     for key, ordinal in world.ordinals.items():
-        doubts = witness.doubtful.get((start.worker, key))
+        doubts = dict(witness.doubtful.get((start.worker, key), {}))
+        for commandId in found.recorded.get(ordinal, {}):
+            doubts.pop(commandId, None)  # a call by id that is on record has nothing to look for
         outcome = found.outcomes[ordinal]
         if doubts and outcome not in _UNCERTAIN:
             last = max(doubts.values())
             looked = witness.looked_up.get((start.worker, key), -1.0)
             if looked < last + world.setup.lookup.wait * 0.99:
-                world.wrong(4, f"target {ordinal} is {outcome}, in doubt and never looked up")
+                said = f"target {ordinal} {key} is {outcome}, in doubt at {last:.3f} and not"
+                world.wrong(4, f"{said} looked up since ({looked:.3f})")
     seen: dict[str, int] = {}
     rows = world.ledgers[start.worker].raw.execute(
         "SELECT commandId, run, ordinal, evidence FROM command WHERE result = 'cancelled' "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from math import isinf
 from random import Random
@@ -23,7 +23,9 @@ from tests.simulation.seeded import SeededLoop
 from tests.simulation.setup import Setup
 from tests.simulation.span import Span, WorldClock
 from tests.simulation.truth import Exchange
-from worker.gateway.transport import SessionTransport, TransportSettings
+from worker.gateway.direct import open_transport
+from worker.gateway.exchange import Reply, Transport, TransportSettings
+from worker.gateway.transport import SessionTransport
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -42,6 +44,7 @@ class Net:
         self.loop = loop
         self.chance = chance
         self.runs: dict[int, int] = {}  # worker -> run
+        self.started: dict[Any, float] = {}  # when the worker asked for a request, loop time
         self._ways: dict[Any, int] = {}
 
     async def resolve(self, host: str, port: int) -> list[Any]:
@@ -137,6 +140,9 @@ class Connection(asyncio.Transport):
     def can_write_eof(self) -> bool:
         return False
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def _end(self, error: Exception | None) -> None:
         """Closed by either side; an exchange that is on its way is over."""
         if self._closing:
@@ -161,7 +167,8 @@ class Connection(asyncio.Transport):
     def _begin(self, target: str, headers: dict[str, str], body: bytes) -> None:
         net, gateway = self._net, self._net.gateway
         run = net.runs[self._worker]
-        exchange = gateway.open(self._worker, run, target, headers, body)
+        started = net.started.pop(_mark(headers, body), None)
+        exchange = gateway.open(self._worker, run, target, headers, body, started)
         fate = gateway.fate(exchange, connected=True)
         gateway.begin(exchange, fate, net.span.now() + net.setup.request_timeout)
         self._exchange = exchange
@@ -196,7 +203,7 @@ class Connection(asyncio.Transport):
         raw = _raw(status, headers, said)
         head = raw.index(b"\r\n\r\n") + 4
         if fate.ending == "truncate":
-            cut = head + net.chance.randrange(len(said) + 1)
+            cut = head + net.chance.randrange(max(1, len(said)))
             exchange.delivered = _whole(exchange, raw[head:cut])
             self._send(_sliced(raw[:cut], net.chance))
             self._put(lambda line: line._over(exchange, status, headers, "truncated"))
@@ -283,11 +290,36 @@ def _whole(exchange: Exchange, said: bytes) -> tuple[str, ...]:
 
 def reach(
     world: World, loop: SeededLoop, clock: WorldClock, settings: TransportSettings, who: Any
-) -> SessionTransport:
-    """The real transport of a worker in this world; who: its number and its run."""
+) -> Transport:
+    """A real transport of a worker in this world; who: its number and its run.
+
+    Two worlds of three use what a run without a proxy uses, the third what goes through proxies.
+    """
     worker, run = who
     if not isinstance(loop.network, Net):
         loop.network = Net(world, loop, Random(f"{world.seed} net {len(world.starts)}"))
     loop.network.runs[worker] = run
-    return SessionTransport(settings, clock)
+    kind = SessionTransport if world.seed % 3 == 0 else open_transport
+    return _Started(kind(settings, clock), loop, loop.network)
 
+
+class _Started:
+    """Notes when a request was asked for: what comes before the first byte takes time."""
+
+    def __init__(self, transport: Transport, loop: SeededLoop, net: Net) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._net = net
+        self.cut = transport.cut
+        self.aclose = transport.aclose
+
+    async def post(
+        self, target: str, headers: Mapping[str, str], body: bytes, deadline: float
+    ) -> Reply:
+        self._net.started[_mark(headers, body)] = self._loop.now
+        return await self._transport.post(target, headers, body, deadline)
+
+
+def _mark(headers: Mapping[str, str], body: bytes) -> Any:
+    """What no two requests share."""
+    return headers.get("apim-signature") or body

@@ -23,9 +23,8 @@ from worker.cli.watch import Watch
 from worker.clock import Clock
 from worker.config import Limits
 from worker.errors import LedgerError, RefusedError
-from worker.gateway.exchange import Transport
+from worker.gateway.exchange import Transport, TransportSettings
 from worker.gateway.token import Credentials
-from worker.gateway.transport import TransportSettings
 from worker.model import Outcome, OutcomeKind, RunEnd, Secret, Stop
 from worker.observe.log import memory_log
 from worker.observe.progress import Progress

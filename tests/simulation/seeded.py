@@ -105,6 +105,11 @@ class SeededLoop(asyncio.BaseEventLoop):
                     except BaseException:  # noqa: BLE001 - dead code has no say
                         continue
                     break
+        for generator in list(self._asyncgens):  # type: ignore[attr-defined]
+            try:
+                generator.aclose().send(None)
+            except BaseException:  # noqa: BLE001, S112
+                continue
 
     # ---------------------------------------------------------------- what asyncio asks for
 

@@ -19,7 +19,7 @@ class Witness:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.paused_until: dict[int, float] = {}  # by start, loop time
+        self.paused_until: dict[int, tuple[float, float]] = {}  # by start: heard, until; loop time
         self.must_stop: list[tuple[int, float, str]] = []  # start, loop time, rule
         self.doubtful: dict[tuple[int, Key], dict[str | None, float]] = defaultdict(dict)
         self._seen_cached: dict[tuple[int, Key], float] = {}
@@ -52,7 +52,8 @@ class Witness:
             return
         if start.until_ms is not None and world.span.wall_ms() >= start.until_ms:
             wrong(10, f"{name} begins outside the window")
-        if now < self.paused_until.get(start.number, 0.0) - EPS:
+        heard, until = self.paused_until.get(start.number, (0.0, 0.0))
+        if heard < now < until - EPS:
             wrong(10, f"{name} begins before Retry-After has passed")
         self.begun[start.number].append(now)
         self._with[exchange.number] = self._fetch.get(start.number, 0)
@@ -144,7 +145,10 @@ class Witness:
         if exchange.proof == "TK":
             return
         self.attempts[start.number, exchange.pass_no, exchange.key, exchange.commandId] += 1
-        tainted = exchange.commandId in self.doubtful[place]
+        since = self.doubtful[place].get(exchange.commandId)
+        tainted = since is not None
+        if since is not None and self._world.setup.by_id:  # a call that is made anew is not
+            tainted = self.looked_up.get(place, -1.0) < since
         if exchange.proof == "AM" or (tainted and exchange.proof == "OK"):
             if exchange.proof == "OK":
                 self.rows[77 if exchange.executed else 76] += 1
@@ -195,8 +199,9 @@ class Witness:
         elif passes:
             self._must_stop(start, "deadline or window")
         else:
-            paused = self.paused_until.get(start.number, 0.0)
-            self.paused_until[start.number] = max(paused, loop.now + seconds)
+            heard, paused = self.paused_until.get(start.number, (0.0, 0.0))
+            if loop.now + seconds > paused:
+                self.paused_until[start.number] = (loop.now, loop.now + seconds)
 
     def _must_stop(self, start: Start, rule: str) -> None:
         loop = self._world.span.loop

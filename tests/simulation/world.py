@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
+import sys
 from collections.abc import Coroutine
 from hashlib import blake2b
 from itertools import count
@@ -23,8 +25,7 @@ from tests.simulation.span import Span, WorldClock
 from tests.simulation.truth import CANCELLED, Cached, Exchange, Thing
 from tests.simulation.verdicts import read
 from tests.simulation.witness import Witness
-from worker.gateway.exchange import Transport
-from worker.gateway.transport import TransportSettings
+from worker.gateway.exchange import Transport, TransportSettings
 from worker.model import OutcomeKind
 
 _MOST_EVENTS = 60_000
@@ -59,7 +60,8 @@ class World:
             if not ledger.fail_at:
                 ledger.fail_after = False
         self.rows = ledgers.rows_of(self.plan)
-        self.ordinals = {key: n for n, key in enumerate(map(_key, self.rows))}
+        self.keys = [_key(row) for row in self.rows]
+        self.ordinals = {key: n for n, key in enumerate(self.keys)}
         self.witness = Witness(self)
         self._now_running: dict[int, Start] = {}
         self._chance = Random(f"{seed} loop")
@@ -322,6 +324,12 @@ def play(seed: int, transport: str = "fake") -> World:
 _played = count(1)
 
 
+def _farewell() -> None:
+    """What crashes left is let go of in silence."""
+    sys.unraisablehook = lambda _: None
+    gc.collect()
+
+
 def _tidy_up() -> None:
     number = next(_played)
     if number == 1:
@@ -330,3 +338,6 @@ def _tidy_up() -> None:
         with silence():
             gc.collect()
     gc.enable()
+
+
+atexit.register(_farewell)

@@ -178,4 +178,4 @@ async def test_sigterm_leaves_a_complete_ledger(tmp_path: Path, state: Path) -> 
     assert (record.state, record.end.exit_code, in_doubt) == ("finished", 143, [])
     assert sum(counts.values()) == 600
     assert counts[OutcomeKind.NOT_ATTEMPTED] > 0
-    assert "STOPPED BY SIGNAL 15" in out
+    assert "STOPPED BY SIGTERM" in out

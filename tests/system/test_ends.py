@@ -14,6 +14,7 @@ import pytest
 from tests.system.stage import COMMAND, Stage, devices, stage, wait_until
 from worker.simulator.faults import Faults, Profile
 
+_HANGING = Profile("hanging", cancel=Faults(slow=1.0, wait=(400.0, 400.0)))
 _SLOW = Profile("steady", cancel=Faults(slow=1.0, wait=(0.4, 0.8)))  # x 0.05 in these worlds
 
 
@@ -66,8 +67,7 @@ def test_a_signal_stops_politely(tmp_path: Path, number: signal.Signals, code: i
 
 def test_a_second_interrupt_leaves_at_once(tmp_path: Path) -> None:
     """Row 43: what is in flight becomes unknown, is recorded, and the process is gone in 1 s."""
-    hanging = Profile("hanging", cancel=Faults(slow=1.0, wait=(400.0, 400.0)))
-    with stage(tmp_path, hanging, busy=0.5) as gateway:
+    with stage(tmp_path, _HANGING, busy=0.5) as gateway:
         job = gateway.job("hanging", devices(100))
         process = gateway.start("run", job, "--yes", "--concurrency", "4")
         wait_until(lambda: gateway.world.truth().requests.get("cancel", 0) >= 4)
@@ -111,12 +111,12 @@ def test_a_kill_at_any_instant_loses_nothing(tmp_path: Path, seed: int) -> None:
 
 def test_one_run_of_a_job_at_a_time(tmp_path: Path) -> None:
     """Row 82: the second run of a job exits 9 before it sends anything."""
-    with stage(tmp_path, _SLOW, busy=0.5) as gateway:
-        job = gateway.job("twice", devices(600))
+    with stage(tmp_path, _HANGING, busy=0.5) as gateway:
+        job = gateway.job("twice", devices(40))
         first = gateway.start("run", job, "--yes")
         wait_until(lambda: gateway.world.truth().requests.get("cancel", 0) > 10)
         second = gateway.command("run", job, "--yes")
-        first.terminate()
+        first.kill()
         first.communicate(timeout=30)
         assert second.returncode == 9
         assert "another run of job twice is at work" in second.stderr

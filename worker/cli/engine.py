@@ -19,9 +19,9 @@ from worker.cli.watch import Watch
 from worker.clock import Clock
 from worker.errors import CancelWorkerError
 from worker.gateway.client import GatewayClient
-from worker.gateway.exchange import Transport
+from worker.gateway.direct import open_transport
+from worker.gateway.exchange import Transport, TransportSettings
 from worker.gateway.token import Credentials
-from worker.gateway.transport import SessionTransport, TransportSettings
 from worker.ledger.entry import Entry
 from worker.ledger.store import Store
 from worker.ledger.waiting import OneThread, Submit
@@ -92,7 +92,7 @@ class Engine:
         log: LogSink,
         clock: Clock,
         *,
-        connect: Callable[[TransportSettings, Clock], Transport] = SessionTransport,
+        connect: Callable[[TransportSettings, Clock], Transport] = open_transport,
         submit: Callable[[], Submit] = OneThread,
     ) -> None:
         """`connect` reaches the gateway, `submit` the ledger; a simulated world gives its own."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
 import msgspec
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from worker.cli import desk
@@ -36,6 +37,7 @@ from worker.simulator.serve import describe, serve
 from worker.simulator.world import World
 
 SCHEMA_VERSION = 1
+_PIPE_WIDTH = 10_000  # columns: without a terminal a run stays on its line
 _SCHEMAS = {
     "job": job_schema,
     "config": config_schema,

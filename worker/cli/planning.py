@@ -111,14 +111,20 @@ class _Sheet:
         return [Repeat(Row(*first), Row(*again)) for first, again in found]
 
 
-def check_caps(planned: Planned) -> None:
+def check_caps(planned: Planned, settings: Settings) -> None:
     """RefusedError when the list is longer than max_devices or shorter than min_devices."""
     limits, count = planned.terms.limits, planned.record.targets
     if count > limits.max_devices:
+        ceiling = settings.ceiling.max_devices
+        bound = ceiling is not None and count > ceiling
+        remedy = (
+            f"the configuration allows no more than {ceiling} (ceiling.max_devices): split the list"
+            if bound
+            else "raise limits.max_devices in the job or give --max-devices"
+        )
         raise RefusedError(
             f"{planned.record.job}: the list has {count} devices, max_devices is "
-            f"{limits.max_devices}: nothing was sent. If the list is right, raise "
-            "limits.max_devices in the job or give --max-devices"
+            f"{limits.max_devices}: nothing was sent. If the list is right, {remedy}"
         )
     if limits.min_devices is not None and count < limits.min_devices:
         raise RefusedError(

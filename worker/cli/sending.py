@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from worker.config import Limits, Settings, resolve_limits
 from worker.config.limits import Ceiling
 from worker.errors import CancelWorkerError, NotNowError, RefusedError, UsageError
 from worker.job.units import format_duration, parse_duration
+from worker.ledger.store import Store
 from worker.model import OutcomeKind, Rehearsal, RunRecord, Stop
 from worker.observe.progress import Progress
 from worker.observe.runlog import RunLog
@@ -88,7 +90,7 @@ def plan(job: Path, ask: Ask, *, preview: bool) -> int:
         if isinstance(found, Stop):
             return _stopped(found)
         try:
-            check_caps(planned)
+            check_caps(planned, office.settings)
         except RefusedError as refused:
             desk.say(f"warning: a run of this plan would be refused: {refused}")
     return 0
@@ -109,25 +111,15 @@ def run(jobs: Sequence[Path], planned: str | None, ask: Ask, *, dry_run: bool) -
     temporary = ask.rehearsal is not None and ask.common.ledger is None
     with desk.office(settings, temporary=temporary) as office:
         until_ms = asking.until(ask.until, office.clock)
-        plans = [_planned(planned, office, ask)] if planned else _plan_all(jobs, office, ask)
-        results = []
-        for each in plans:
-            for note in each.notes:
-                desk.say(note)
-            order = Order(
-                each.record,
-                each.terms,
-                (Leg(1, limit=each.terms.limit),),
-                specs,
-                until_ms,
+        if planned:
+            return _done(
+                _one_by_one([_planned(planned, office, ask)], specs, until_ms, office, ask)
             )
-            results.append(_one(order, each, office, ask))
-            if results[-1].unbegun and planned is None:
-                # Nobody asked to keep this plan, and `last` must not mean it.
-                office.store.discard(each.record.run_id)
-            if results[-1].over:
-                break
-        return _done(results)
+        plans = _plan_all(jobs, office, ask)
+        try:
+            return _done(_one_by_one(plans, specs, until_ms, office, ask))
+        finally:
+            _forget_unbegun(plans, office.store)
 
 
 def resume(run: str, ask: Ask, *, retry: str | None, max_age: str | None) -> Done:
@@ -175,10 +167,37 @@ def verify(run: str, ask: Ask) -> int:
 # ---------------------------------------------------------------- one run
 
 
+def _one_by_one(
+    plans: Sequence[Planned],
+    specs: tuple[ReportSpec, ...],
+    until_ms: int | None,
+    office: Office,
+    ask: Ask,
+) -> list[Result]:
+    results: list[Result] = []
+    for each in plans:
+        for note in each.notes:
+            desk.say(note)
+        legs = (Leg(1, limit=each.terms.limit),)
+        order = Order(each.record, each.terms, legs, specs, until_ms)
+        results.append(_one(order, each, office, ask))
+        if results[-1].over:
+            break
+    return results
+
+
+def _forget_unbegun(plans: Sequence[Planned], store: Store) -> None:
+    """Refused, or never reached: nobody asked to keep the plan, and `last` must not mean it."""
+    with suppress(CancelWorkerError):  # a ledger that fails has said so already
+        for each in plans:
+            if store.run(each.record.run_id).started_ms is None:
+                store.discard(each.record.run_id)
+
+
 def _one(order: Order, planned: Planned, office: Office, ask: Ask) -> Result:
     try:
         _check_org(order, office.settings)
-        check_caps(planned)
+        check_caps(planned, office.settings)
     except RefusedError as refused:
         return _refused(refused)
     asking.say_unfinished(office, order.record.job)
@@ -202,7 +221,7 @@ def _carry_out(order: Order, what: str, office: Office, ask: Ask) -> Result:
 
 def _refused(refused: CancelWorkerError) -> Result:
     desk.say(f"{WORDS[refused.exit_code]}: {refused}")
-    return Result(refused.exit_code, None, unbegun=True)
+    return Result(refused.exit_code, None)
 
 
 def _show(result: Result, ask: Ask) -> None:

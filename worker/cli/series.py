@@ -85,7 +85,6 @@ class Result(Struct, frozen=True):
     summary: Summary | None
     notes: tuple[str, ...] = ()
     over: bool = False  # the series ends with it
-    unbegun: bool = False  # refused: as far as the command line knows, nothing was begun
     at_once: bool = False  # a second SIGINT: leave without ceremony
 
 

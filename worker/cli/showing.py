@@ -63,15 +63,16 @@ def show_verified(
         )
         return code
     if verified is None:
-        desk.show(f"run {record.run_id}: not verified{_why(findings)}\n")
-        return code
-    lines = [
-        (
-            f"run {record.run_id}: {verified.targets} targets searched, "
-            f"{verified.still_cached} commands older than the run are still cached, "
-            f"{verified.newer} were cached since"
-        )
-    ]
+        lines = [f"run {record.run_id}: not verified{_why(findings)}"]
+        lines += ["still cached, as far as searches were answered:"] if found else []
+    else:
+        lines = [
+            (
+                f"run {record.run_id}: {verified.targets} targets searched, "
+                f"{verified.still_cached} commands older than the run are still cached, "
+                f"{verified.newer} were cached since"
+            )
+        ]
     lines += [f"  {_line(each)}" for each in found[:_SHOWN]]
     if len(found) > _SHOWN:
         lines.append(f"  … and {len(found) - _SHOWN} more devices (-o json has them all)")

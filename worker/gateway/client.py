@@ -160,12 +160,12 @@ class _Skew:
         if at is None:
             return
         received_ms = self._clock.monotonic() * 1000
-        new = SkewBounds(low=at - received_ms, high=at + 1000 - sent * 1000)
-        old = self.bounds
-        if old is not None and max(old.low, new.low) <= min(old.high, new.high):
-            new = SkewBounds(low=max(old.low, new.low), high=min(old.high, new.high))
+        low, high, old = at - received_ms, at + 1000 - sent * 1000, self.bounds
+        if old is not None and max(old.low, low) <= min(old.high, high):
+            low, high = max(old.low, low), min(old.high, high)
         # Else one of the clocks was set: what was known before is no longer true.
-        self.bounds = new
+        if old is None or low != old.low or high != old.high:
+            self.bounds = SkewBounds(low, high)
         self._drift = self._clock.wall_ms() - received_ms
 
     def gateway_ms(self) -> int:

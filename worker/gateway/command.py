@@ -13,14 +13,13 @@ from typing import Any
 from msgspec import Struct
 
 from worker.gateway import causes
-from worker.gateway.strict_json import Digits, Fraction, write, write_bytes
+from worker.gateway.strict_json import Digits, Fraction, write
 from worker.model import AssetId, Command, Device
 
 MAX_CACHED = 50  # commands a device can have cached
 _LONGEST_TEXT = 512  # characters kept of what somebody else wrote
 _ID = re.compile(r"[0-9]{1,32}")
 _SMALL_INTEGER = re.compile(r"[0-9]{1,18}")
-_SMALL = 10**18
 
 
 class Structs(Struct, frozen=True):
@@ -41,7 +40,7 @@ def read_structs(structs: Sequence[dict[str, Any]], device: Device, orgId: str) 
         command = read_command(struct)
         given = struct.get("commandId")
         malformed |= not _well_formed(given)
-        if is_whole(given):
+        if isinstance(given, Digits):
             odd.add(causes.NUMERIC_ID)
         if command.commandId in commands:
             odd.add(causes.REPEATED_ID)
@@ -56,24 +55,24 @@ def read_structs(structs: Sequence[dict[str, Any]], device: Device, orgId: str) 
 
 def read_command(struct: dict[str, Any]) -> Command:
     """One struct; a numeric or malformed id keeps the characters it came with."""
-    get = struct.get
-    tslIdentifier = text(get("tslIdentifier"))
-    names = get("commandName")
+    given = struct.get("commandId")
+    tslIdentifier = text(struct.get("tslIdentifier"))
+    names = struct.get("commandName")
     default = text(names.get("defaultValue")) if isinstance(names, dict) else None
     return Command(
-        _id(get("commandId")),
-        _identity(get("orgId")),
-        _identity(get("productKey")),
-        _identity(get("deviceKey")),
-        _identity(get("assetId")),
-        integer(get("createTime")),
-        integer(get("commandType")),
-        tslIdentifier or default,
-        tslIdentifier,
-        integer(get("state")),
-        integer(get("timeout")),
-        integer(get("pendingTtl")),
-        write_bytes(struct["inputData"]) if "inputData" in struct else None,
+        commandId=_id(given),
+        orgId=_identity(struct.get("orgId")),
+        productKey=_identity(struct.get("productKey")),
+        deviceKey=_identity(struct.get("deviceKey")),
+        assetId=_identity(struct.get("assetId")),
+        created_ms=integer(struct.get("createTime")),
+        type=integer(struct.get("commandType")),
+        name=tslIdentifier or default,
+        tslIdentifier=tslIdentifier,
+        state=integer(struct.get("state")),
+        timeout=integer(struct.get("timeout")),
+        pendingTtl=integer(struct.get("pendingTtl")),
+        inputData=write(struct["inputData"]).encode() if "inputData" in struct else None,
     )
 
 
@@ -86,8 +85,6 @@ def text(value: object) -> str | None:
 
 def integer(value: object) -> int | None:
     """A JSON integer, or a string of digits; None for anything else."""
-    if type(value) is int:
-        return value if 0 <= value < _SMALL else None
     if (
         isinstance(value, str)
         and not isinstance(value, Fraction)
@@ -97,14 +94,9 @@ def integer(value: object) -> int | None:
     return None
 
 
-def is_whole(value: object) -> bool:
-    """Whether this is a JSON number without a fraction: no string, no boolean."""
-    return type(value) is int or isinstance(value, Digits)
-
-
 def _well_formed(commandId: object) -> bool:
     is_text = isinstance(commandId, str) and not isinstance(commandId, Fraction)
-    return (is_text or type(commandId) is int) and _ID.fullmatch(str(commandId)) is not None
+    return is_text and _ID.fullmatch(str(commandId)) is not None
 
 
 def _id(given: object) -> str:
@@ -116,21 +108,19 @@ def _id(given: object) -> str:
 
 def _identity(value: object) -> str | None:
     """A string, or a number by its digits; never shortened, because it is compared."""
-    if isinstance(value, str):
-        return _encodable(str(value)) if value else None
-    return write(value) if type(value) is int or type(value) is float else None
+    return _encodable(str(value)) if isinstance(value, str) and value else None
 
 
 def _belongs(command: Command, device: Device, orgId: str) -> bool | None:
     """Whether the command is the device's; None: it does not say."""
-    if command.orgId is not None and command.orgId != orgId:
+    if command.orgId not in {None, orgId}:
         return False
     if isinstance(device, AssetId):
-        return None if command.assetId is None else command.assetId == device.assetId
-    product, key = command.productKey, command.deviceKey
-    if product is None and key is None:
-        return None
-    return product in {None, device.productKey} and key in {None, device.deviceKey}
+        pairs = [(command.assetId, device.assetId)]
+    else:
+        pairs = [(command.productKey, device.productKey), (command.deviceKey, device.deviceKey)]
+    said = [pair for pair in pairs if pair[0] is not None]
+    return all(given == asked for given, asked in said) if said else None
 
 
 def _encodable(value: str) -> str:

@@ -17,9 +17,19 @@ from yarl import URL
 from worker.clock import Clock
 from worker.gateway import causes
 from worker.gateway.connector import Dialer, Exchange, SpokeFirstError, Wire
-from worker.gateway.exchange import Reply, TransportSettings
+from worker.gateway.exchange import Reply, Transport, TransportSettings
 from worker.gateway.faults import EXPECTED, fault_of
 from worker.gateway.tls import tls_context
+from worker.gateway.transport import SessionTransport
+
+
+def open_transport(settings: TransportSettings, clock: Clock) -> Transport:
+    """The way to a gateway: directly, or through the proxy that the settings name.
+
+    Raises UsageError when a certificate or key file cannot be used.
+    """
+    kind = DirectTransport if settings.proxy is None else SessionTransport
+    return kind(settings, clock)
 
 
 class DirectTransport:

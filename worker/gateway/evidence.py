@@ -11,15 +11,11 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from worker.gateway import causes
-from worker.gateway.command import Structs, integer, is_whole, read_structs, text
+from worker.gateway.command import Structs, integer, read_structs, text
 from worker.gateway.exchange import Reply
 from worker.gateway.headers import retry_after
-from worker.gateway.strict_json import (
-    NotStrictError,
-    read_broken_off,
-    read_object,
-    read_usual,
-)
+from worker.gateway.strict_json import Digits, NotStrictError, read_broken_off, read_object
+from worker.gateway.usual import usual_answer
 from worker.model import (
     Ambiguous,
     Answered,
@@ -55,6 +51,13 @@ _NOT_RETRYABLE: Final = frozenset({causes.TLS, causes.PROXY_AUTH})
 
 def read_cancel(call: CancelCall, reply: Reply, refused_codes: Collection[int] = ()) -> Evidence:
     """What the reply to a cancel proves; `refused_codes` adds to the reviewed list."""
+    usual = reply.status == 200 and reply.fault is None
+    answer = usual_answer(call, reply.body) if usual else None
+    return answer or read_carefully(call, reply, refused_codes)
+
+
+def read_carefully(call: CancelCall, reply: Reply, refused_codes: Collection[int] = ()) -> Evidence:
+    """The same without the short way of usual.py."""
     read = _read(reply, refused_codes)
     if isinstance(read, Ambiguous) and reply.status == 200:
         return _with_partial(read, call, reply.body)
@@ -196,9 +199,6 @@ def _envelope(reply: Reply) -> dict[str, Any] | None:
     """The body as one strict object; None when it broke off or is anything else."""
     if reply.fault is not None:
         return None
-    usual = read_usual(reply.body)
-    if usual is not None:
-        return usual
     try:
         return read_object(reply.body)
     except NotStrictError:
@@ -215,7 +215,7 @@ def _code(envelope: Mapping[str, Any] | None) -> int | None:
 
 def _whole(value: object) -> int | None:
     """A JSON integer: no string, no fraction, no boolean."""
-    return integer(value) if is_whole(value) else None
+    return integer(value) if isinstance(value, Digits) else None
 
 
 def _wait(reply: Reply) -> float | None:

@@ -10,15 +10,9 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from typing import Any, Final, NoReturn
-
-import msgspec
+from typing import Any, NoReturn
 
 _LONGEST_NUMBER = 1_000  # characters; Python itself refuses to convert more than 4,300 digits
-
-
-_ZEROS: Final = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))  # digits alike
-_MOST_BRACKETS: Final = 400  # no nesting below this is too deep for any reader
 
 
 class NotStrictError(ValueError):
@@ -49,27 +43,6 @@ def read_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def read_usual(body: bytes) -> dict[str, Any] | None:
-    """The object, when it is spelled as a compact writer would; None: ask `read_object`.
-
-    Several times as fast, as strict, and without Digits and Fraction: a number is an int, or a
-    float that is written back with the characters it came with. That holds because the bytes
-    must be what writing the value again gives: so no key occurs twice, nothing is malformed and
-    no digit was lost. Long numbers and deep nesting are left to the other reader.
-    """
-    if len(body) > _LONGEST_NUMBER and b"0" * _LONGEST_NUMBER in body.translate(_ZEROS):
-        return None
-    if body.count(b"{") + body.count(b"[") > _MOST_BRACKETS:
-        return None
-    try:
-        value = _DECODE(body)
-        if type(value) is dict and _ENCODE(value) == body:
-            return value
-    except (ValueError, RecursionError):  # DecodeError is one
-        pass
-    return None
-
-
 def read_broken_off(body: bytes, list_name: str) -> tuple[dict[str, Any], list[Any]]:
     """What is complete in an object that breaks off: members before a list, the list's elements.
 
@@ -90,23 +63,11 @@ def write(value: Any) -> str:
     """The value as JSON again, numbers with the digits they came with."""
     if isinstance(value, Digits | Fraction):
         return str(value)
-    if type(value) is float:
-        return _ENCODE(value).decode()
     if isinstance(value, dict):
         return "{" + ",".join(f"{json.dumps(k)}:{write(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(write, value)) + "]"
     return json.dumps(value)
-
-
-def write_bytes(value: Any) -> bytes:
-    """What `write` gives, encoded; fast for a value of read_usual."""
-    try:
-        written: bytes = _ENCODE(value)
-    except (TypeError, UnicodeEncodeError):  # it holds Digits, Fraction, half a surrogate pair
-        return write(value).encode()
-    # The two writers differ in what they escape: whatever is not printable ASCII.
-    return written if written.isascii() and b"\x7f" not in written else write(value).encode()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -132,8 +93,6 @@ def _refuse(_constant: str) -> NoReturn:
     raise NotStrictError("NaN and Infinity are not JSON")
 
 
-_DECODE: Final = msgspec.json.Decoder().decode
-_ENCODE: Final = msgspec.json.Encoder().encode
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_unique,
     parse_int=_digits,

@@ -209,10 +209,11 @@ def _read(reply: Reply) -> tuple[str, float] | _Problem:
     if reply.fault == causes.CUT:
         return _Problem("the run is stopping", causes.STOPPING)
     if reply.fault == causes.TLS:
-        return _Problem("TLS failed on the way to the token service", causes.RULE_TLS)
+        what = "TLS failed on the way to the token service"
+        return _Problem(f"{what}: check gateway.url and gateway.ca_file", causes.RULE_TLS)
     if reply.status is not None and 300 <= reply.status <= 399:
-        what = f"the token service answered with a redirect (HTTP {reply.status})"
-        return _Problem(what, causes.RULE_REDIRECT)
+        what = f"the token service answered with a redirect (HTTP {reply.status}): "
+        return _Problem(what + "check gateway.url", causes.RULE_REDIRECT)
     wait = retry_after(reply.headers.get("retry-after"), reply.headers.get("date")) or 0.0
     if reply.fault is not None or reply.status is None:
         return _Problem(f"the token service was not reached ({reply.fault})", retry_after=wait)

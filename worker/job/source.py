@@ -21,6 +21,8 @@ _CHUNK = 1 << 16  # bytes
 _SILENCE = 16 << 20  # characters without one value: no scalar is that long
 # Refused wherever they stand: controls, further marks of byte order, separators that move lines.
 _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+# The parser compares each of these lines with every one before it: a file of them takes minutes.
+_TAGGED = re.compile(r"(?:^|(?<=\r))%TAG", re.MULTILINE)
 
 
 class UnreadableError(Exception):
@@ -176,6 +178,10 @@ class Text:
         if unfit:
             text = text[: unfit.start()]
             fault = f"U+{ord(unfit[0]):04X} cannot stand in a file", "remove it"
+        tagged = _TAGGED.search(text, int(self._column > 1))
+        if tagged:
+            text = text[: tagged.start()]
+            fault = "%TAG declares tags, and tags are refused", "remove the line"
         self._advance(text)
         if fault:
             self._fault = UnreadableError(self._line, self._column, *fault)

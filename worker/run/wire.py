@@ -109,6 +109,8 @@ class Wire:
 
     async def _send(self, request: Callable[[], Awaitable[R]], cost: Requests) -> R:
         while True:
+            if self._switch.stop is not None:
+                raise Halted  # not even a token is asked for
             await self._authorize()
             ticket = await self._pace.acquire()
             if ticket is None:

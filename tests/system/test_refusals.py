@@ -1,0 +1,55 @@
+"""What is refused leaves nothing behind, and says what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.system.stage import devices, stage
+
+
+def test_a_refused_run_is_never_the_last_one(tmp_path: Path) -> None:
+    """`last` stays the run that was begun: whoever resumes it never starts a refused list."""
+    with stage(tmp_path, busy=0.5) as gateway:
+        job = gateway.job("refused", devices(5))
+        _, done = gateway.run("run", job, "--yes")
+        refused = [
+            gateway.command("run", job),  # nobody confirms
+            gateway.command("run", job, "--yes", "--max-devices", "4"),
+            gateway.command("run", job, "--yes", "--report", f"csv={tmp_path}/no/x.csv"),
+        ]
+        assert [each.returncode for each in refused] == [7, 7, 2]
+        listed = gateway.command("runs")
+        assert [line.split()[0] for line in listed.stdout.splitlines()[1:]] == [done["run_id"]]
+
+
+def test_a_plan_that_was_asked_for_survives_a_refusal(tmp_path: Path) -> None:
+    """`run --plan` may be refused and confirmed later; it runs once."""
+    with stage(tmp_path, busy=0.5) as gateway:
+        job = gateway.job("planned", devices(5))
+        assert gateway.command("plan", job).returncode == 0
+        codes = [
+            gateway.command("run", "--plan", "last", *words).returncode
+            for words in ([], ["--yes"], ["--yes"])
+        ]
+        assert codes == [7, 0, 7]
+
+
+def test_above_the_ceiling_no_flag_is_offered(tmp_path: Path) -> None:
+    """A remedy that would be refused too is none."""
+    with stage(tmp_path) as gateway:
+        job = gateway.job("large", devices(5))
+        done = gateway.command("run", job, "--yes", CANCEL_WORKER_CEILING_MAX_DEVICES="4")
+        assert done.returncode == 7
+        assert "no more than 4 (ceiling.max_devices): split the list" in done.stderr
+        assert "--max-devices" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("serve",), ("run", "j.yaml", "--allow", "5")])
+def test_what_a_later_version_has_is_named(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Not `no such option`: the documentation of a later version may have been read."""
+    with stage(tmp_path) as gateway:
+        done = gateway.command(*words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.endswith(": not supported yet\n")
