@@ -12,7 +12,15 @@ IMAGE ?= cancel-worker
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-header \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 
-.PHONY: help setup test coverage lint format ci lock rehearse image
+# What `make full` does. Kills and fuzzing begin nothing new after MINUTES each and print what they
+# reached; the worlds take as long as their number asks for.
+WORLDS ?= 200000
+REAL_WORLDS ?= 30000
+KILLS ?= 5000
+CASES ?= 1000000
+MINUTES ?= 15
+
+.PHONY: help setup test coverage lint format ci full audit sbom lock rehearse image
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -41,6 +49,30 @@ format: setup ## Rewrite what ruff can put right
 
 ci: ## Run what CI runs
 	CI=true bash .ci/run </dev/null
+
+full: setup ## Prove it at length, an hour or more: simulated worlds, kills, fuzzing, with tables
+	$(BIN)/python -m pip install -q atheris || echo 'atheris does not install here'
+	status=0; \
+	$(BIN)/python -m tests.simulation --worlds $(WORLDS) --first 1000000 || status=$$?; \
+	$(BIN)/python -m tests.simulation --worlds $(REAL_WORLDS) --first 1000000 \
+	  --transport aiohttp || status=$$?; \
+	$(BIN)/python -m tests.system.kills --runs $(KILLS) --seed 1000 --minutes $(MINUTES) || status=$$?; \
+	$(BIN)/python -m tests.fuzz --cases $(CASES) --seed 1000000 --minutes $(MINUTES) || status=$$?; \
+	STOPS=20 $(BIN)/python -m pytest -qs tests/system/test_hosts.py -k sigterm || status=$$?; \
+	if $(BIN)/python -c 'import atheris'; then \
+	  for target in 'job (YAML)' 'configuration (YAML)' 'inventory (CSV)' 'reply to a cancel (JSON)'; do \
+	    $(BIN)/python -m tests.fuzz.guided "$$target" -max_total_time=120 -verbosity=0 \
+	      -print_final_stats=1 || status=$$?; \
+	  done; \
+	fi; \
+	exit $$status
+
+audit: setup ## Ask the advisory service about what is pinned; needs to reach it
+	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/audit requirements.txt requirements-build.txt
+
+sbom: setup ## Write the bill of materials of what is pinned to dist/
+	mkdir -p dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/sbom requirements.txt >dist/sbom.cdx.json
 
 rehearse: setup ## Run the example job against the bundled simulator
 	$(BIN)/cancel-worker run jobs/example.yaml --rehearse

@@ -36,10 +36,10 @@ def _table(counts: dict[str, Count], large: list[Measured], seconds: float) -> s
             f"{len(count.wrong):>7}{count.slowest:>11.3f}"
         )
     slow, fat = max(m.seconds for m in large), max(m.mib for m in large)
+    costs = f"at most {slow:.2f} s (bound {MOST_SECONDS:g}) and {fat:.0f} MiB (bound {MOST_MIB})"
     lines += [
         f"{'together':<28}{total['cases']:>10}",
-        f"inputs of 1 MiB {len(large)}: at most {slow:.2f} s (bound {MOST_SECONDS:g}) and "
-        f"{fat:.0f} MiB (bound {MOST_MIB})",
+        f"inputs of 1 MiB {len(large)}: {costs}",
         f"seconds {seconds:.0f}",
     ]
     return "\n".join(lines)
@@ -70,8 +70,8 @@ def main() -> int:
     wrong = [text for count in together.values() for text in count.wrong]
     wrong += [f"1 MiB: {one}" for one in large if one.too_much()]
     for text in wrong[:20]:
-        print(text, file=sys.stderr)
-    print(_table(together, large, time.monotonic() - began))
+        sys.stderr.write(f"{text}\n")
+    sys.stdout.write(_table(together, large, time.monotonic() - began) + "\n")
     return int(bool(wrong))
 
 

@@ -10,8 +10,8 @@ import csv
 import io
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).parents[2]
 # What YAML, CSV or a spreadsheet likes to make something else of.
@@ -130,13 +130,13 @@ def table(chance: random.Random) -> bytes:
         return _mutated(chance, chance.choice(corpus("csv")), 0.8)
     out = io.StringIO()
     ends = chance.choice(["\n", "\r\n"])
-    quoting: Callable[[], int] = lambda: chance.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])  # noqa: E731
+    styles: list[Literal[0, 1]] = [csv.QUOTE_MINIMAL, csv.QUOTE_ALL]
     columns = chance.choice(
         [["assetId"], ["productKey", "deviceKey"], ["deviceKey", "note", "productKey"]]
     )
-    csv.writer(out, lineterminator=ends, quoting=quoting()).writerow(columns)
+    csv.writer(out, lineterminator=ends, quoting=chance.choice(styles)).writerow(columns)
     for _ in range(chance.randint(0, 5)):
-        writer = csv.writer(out, lineterminator=ends, quoting=quoting())
+        writer = csv.writer(out, lineterminator=ends, quoting=chance.choice(styles))
         writer.writerow([_text(chance) for _ in columns])
     return _mutated(chance, out.getvalue().encode("utf-8", "surrogatepass"), 0.4)
 

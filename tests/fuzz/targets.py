@@ -40,7 +40,7 @@ def job(desk: Desk, content: bytes) -> str:
     _forget(desk)
     if _refused(lambda: desk.read(content)):
         return "refused"
-    tree = yaml.load(content.decode("utf-8-sig"), yaml.BaseLoader)
+    tree = yaml.load(content.decode("utf-8-sig"), yaml.CBaseLoader)  # strings only
     if "devices_from" not in tree:
         _same(desk, [device for entry in tree["devices"] for device in _of_entry(entry)])
     return "accepted"
@@ -85,13 +85,13 @@ def cancelled(desk: Desk, content: bytes) -> str:
     call = CancelAll(DeviceKey("p", "d"), "o1")
     read = read_cancel(call, Reply(sent=True, status=200, body=content))
     if isinstance(read, Ambiguous):
-        _stand_in([c.commandId for c in read.partial], content.decode("utf-8", "replace"), raw=True)
+        _stand_in([c.commandId for c in read.partial], content)
         return "refused"
     if isinstance(read, Answered):
         said = json.loads(content, parse_int=str, parse_float=str)
         if type(json.loads(content)["code"]) is not int or said["code"] != "0":
             raise AlteredError("accepted without code 0")
-        _stand_in([c.commandId for c in read.commands], json.dumps(said["data"]), raw=False)
+        _stand_in([c.commandId for c in read.commands], content)
         return "accepted"
     if not isinstance(read, Refused):
         raise AlteredError(f"a reply that was sent is {read!r}")
@@ -103,8 +103,7 @@ def searched(desk: Desk, content: bytes) -> str:
     read = read_search(DeviceKey("p", "d"), "o1", 2, 1, Reply(sent=True, status=200, body=content))
     if not isinstance(read, Page):
         return "refused"
-    said = json.loads(content, parse_int=str, parse_float=str)
-    _stand_in([c.commandId for c in read.commands], json.dumps(said["data"]), raw=False)
+    _stand_in([c.commandId for c in read.commands], content)
     return "accepted"
 
 
@@ -159,7 +158,10 @@ def _same(desk: Desk, source: list[Device]) -> None:
         raise AlteredError(f"read {desk.devices()}, the source says {source}")
 
 
-def _stand_in(ids: list[str], text: str, *, raw: bool) -> None:
+def _stand_in(ids: list[str], body: bytes) -> None:
+    """Each id as the body spells it, whichever way JSON may spell it."""
+    raw = body.decode("utf-8", "replace")
+    plain = raw.encode("ascii", "backslashreplace").decode()
     for each in ids[:_COMPARED]:
-        if each and (each if raw else json.dumps(each)[1:-1]) not in text:
+        if each not in raw and json.dumps(each)[1:-1] not in raw and each not in plain:
             raise AlteredError(f"{each!r} does not stand in the body")

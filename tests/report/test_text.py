@@ -18,7 +18,7 @@ COUNTS = {OutcomeKind.CANCELLED: 1, OutcomeKind.UNKNOWN: 1, OutcomeKind.NOT_ATTE
 def test_a_stopped_run_in_full(record: RunRecord) -> None:
     """Verdict first, then the counts that are not zero, then what to type."""
     assert text(document(record, COUNTS, 1)) == (
-        "STOPPED FOR SAFETY: forbidden: orgId o1 is refused (requestId req-1, req-2) (20 of 20)\n"
+        "STOPPED FOR SAFETY: forbidden: orgId o1 is refused (requestId req-1, req-2)\n"
         "run       20261122T020500Z-k3f9ab of job nightly-cleanup by ann@host\n"
         "where     orgId o1 at production https://apim.example.com\n"
         "reason    CHG-1042: firmware window\n"

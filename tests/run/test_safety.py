@@ -56,10 +56,10 @@ class Judge:
 
 @pytest.mark.parametrize("kind", [K.FAILED, K.UNKNOWN])
 def test_consecutive_stops_at_exactly_so_many(kind: K) -> None:
-    """The 20th in a row stops (>=), and the stop names count, limit and request ids (row 28)."""
-    assert Judge().settle(kind, 20) == Stop(
+    """The 20th in a row stops (>=); the stop names cause, count, limit, request ids (row 28)."""
+    assert Judge().settle(kind, 20, cause="refused") == Stop(
         "abort_consecutive",
-        "20 targets in a row failed (abort.consecutive is 20)",
+        "20 targets in a row failed, most with refused (abort.consecutive is 20)",
         count=20,
         of=20,
         request_ids=("r15", "r16", "r17", "r18", "r19"),
@@ -120,7 +120,7 @@ def test_share_needs_its_sample_and_must_be_passed() -> None:
     assert judge.settle(K.CANCELLED, 47) is None
     assert judge.settle(K.FAILED) == Stop(
         "abort_failed",
-        "3 of the last 50 targets failed (abort.failed is 0.05 of them)",
+        "3 of the last 50 targets failed, most with failed (abort.failed is 5%)",
         count=3,
         of=50,
         request_ids=("r49",),

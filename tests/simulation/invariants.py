@@ -93,7 +93,7 @@ def _truthful(world: World, start: Start, found: Read) -> None:
                 world.wrong(4, f"{said}, recorded more than was taken")
         elif outcome in _NOTHING and taken - others:
             world.wrong(4, f"{said}, taken {sorted(taken)}")
-        elif outcome in _NOT_EXECUTED and taken:
+        elif outcome in _NOT_EXECUTED and taken - others:
             world.wrong(5, f"{said}, taken {sorted(taken)}")
 
 
@@ -128,11 +128,14 @@ def _ids_in(ledger: Ledger) -> set[str]:
 def _looked_up(world: World, start: Start, found: Read) -> None:
     """What was in doubt is settled by a look-up after the last attempt, or not at all."""
     witness = world.witness
+    sent = {(e.run, e.key) for e in world.gateway.exchanges if e.kind == "cancel"}
     for key, ordinal in world.ordinals.items():
         doubts = dict(witness.doubtful.get((start.worker, key), {}))
         for commandId in found.recorded.get(ordinal, {}):
             doubts.pop(commandId, None)  # a call by id that is on record has nothing to look for
         outcome = found.outcomes[ordinal]
+        if outcome == "not_attempted" and (start.run, key) not in sent:
+            continue  # in doubt from another run, or claimed and not sent
         if doubts and outcome not in _UNCERTAIN:
             last = max(doubts.values())
             looked = witness.looked_up.get((start.worker, key), -1.0)

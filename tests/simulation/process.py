@@ -16,7 +16,7 @@ from tests.simulation.gateway import ACCESS_KEY, SECRET_KEY
 from tests.simulation.ledgers import Ledger
 from tests.simulation.setup import Setup
 from worker.cli.engine import Engine, Place, Work
-from worker.cli.sending import _what_is_left
+from worker.cli.resuming import what_is_left
 from worker.cli.series import Office, Order, _announce, _conclude, _refuse
 from worker.cli.terms import Terms, terms_of
 from worker.cli.watch import Watch
@@ -167,7 +167,7 @@ class Process:
             agreed = terms_of(record)
             resumed = record.started_ms is not None
             start.legs = (
-                _what_is_left(record, agreed, kinds, office)
+                what_is_left(store, record, agreed.limit, kinds)
                 if resumed
                 else (Leg(1, limit=agreed.limit),)
             )

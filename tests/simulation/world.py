@@ -40,6 +40,7 @@ class World:
         self.transport = transport
         self.setup = setup or draw(seed, transport)
         self.trace: list[tuple[Any, ...]] = []
+        self._dead = False  # what the buried say is not heard
         self.violations: list[tuple[int, str]] = []  # invariant (0: the protocol), what
         self.span = Span()
         self.starts: list[Start] = []
@@ -87,7 +88,8 @@ class World:
         return blake2b(repr(self.trace).encode(), digest_size=12).hexdigest()
 
     def note(self, *said: Any) -> None:
-        self.trace.append((round(self.span.now(), 6), *said))
+        if not self._dead:
+            self.trace.append((round(self.span.now(), 6), *said))
 
     def wrong(self, invariant: int, said: str) -> None:
         self.violations.append((invariant, said))
@@ -180,7 +182,12 @@ class World:
             self.gateway.abandon(exchange)
             self.gateway.over(exchange, "AM" if exchange.fate else "NS", "crash")
         self._now_running.clear()
+        self._dead = True
+        settled = [list(start.settled) for start in starts]
         loop.bury()
+        for start, until_then in zip(starts, settled, strict=True):
+            start.settled = until_then
+        self._dead = False
         self.span.at = loop.now
         for start in starts:
             claimed = self.ledgers[start.worker].claimed(start.run % 100)
@@ -195,7 +202,7 @@ class World:
         ledger.open()
         start.terminal = invariants.terminal(ledger, start.run % 100, kinds)
         self._now_running[start.worker] = start
-        if start.number and not self.setup.new_run:
+        if start.number and self.starts[start.number - 1].run == start.run:
             unsure = {"unknown", "cancelled_incomplete", "anomalous"}
             left = read(ledger, start.run % 100, len(self.rows)).outcomes
             keys = {key for key, ordinal in self.ordinals.items() if left[ordinal] in unsure}

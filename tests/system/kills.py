@@ -159,7 +159,7 @@ def _tell_one(seed: int, until: float) -> Story | None:
     with tempfile.TemporaryDirectory() as folder:
         story = tell(seed, Path(folder))
     if story.wrong:
-        print(f"seed {seed}: {story.plot}", *story.wrong, sep="\n  ", file=sys.stderr, flush=True)
+        sys.stderr.write("\n  ".join([f"seed {seed}: {story.plot}", *story.wrong]) + "\n")
     return story
 
 
@@ -199,7 +199,7 @@ def main() -> int:
     began = time.monotonic()
     seeds = range(given.seed, given.seed + given.runs)
     stories = tell_all(seeds, given.jobs, given.minutes * 60)
-    print(table(stories, time.monotonic() - began))
+    sys.stdout.write(table(stories, time.monotonic() - began) + "\n")
     return int(any(story.wrong for story in stories) or not stories)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,14 @@ def test_a_full_file_system_ends_the_run_with_6(tmp_path: Path) -> None:
     """Row 46: ENOSPC from the file system: 6, nothing lost; with room again, a resume ends it."""
     with (
         stage(tmp_path, _SLOW, busy=0.9) as gateway,
-        _small_disk(tmp_path / "disk", "1m") as disk,
+        _small_disk(tmp_path / "disk", "700k") as disk,
     ):
         ledger = {"CANCEL_WORKER_LEDGER_URL": f"sqlite:///{disk}/ledger.db"}
-        job = gateway.job("full", devices(1500))
+        job = gateway.job("full", devices(1000))
         done = gateway.command("run", job, "--yes", "--concurrency", "8", **ledger)
         assert done.returncode == 6, done.stderr[-2000:]
         sent = gateway.world.truth().requests["cancel"]
-        assert 0 < sent < 1500
+        assert 0 < sent < 1000
         subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
         rows = _rows(gateway, **ledger)
         recorded = {i for row in rows for i in row["commandIds"]}
@@ -95,23 +96,25 @@ def test_a_log_that_nobody_reads_holds_nothing_up(tmp_path: Path, reader: str) -
     """Row 49: stderr is a pipe that is full, or read a KiB at a time: the run ends complete."""
     with stage(tmp_path, busy=0.9) as gateway:
         job = gateway.job("blocked", devices(400))
-        process = gateway.start("run", job, "--yes", "-o", "json", CANCEL_WORKER_LOG_FILE="")
-        assert process.stdout is not None
-        assert process.stderr is not None
-        if reader == "slow":
-            pipe = process.stderr.buffer.raw  # type: ignore[attr-defined]
-            threading.Thread(target=_sip, args=(pipe,), daemon=True).start()
-        document = json.loads(process.stdout.read())
-        assert process.wait(timeout=60) == document["exit_code"] == 0
-        if reader == "none":
-            assert document["log_dropped"] > 0
-            process.stderr.close()
+        on_stderr = {"CANCEL_WORKER_LOG_FILE": ""}
+        with gateway.start("run", job, "--yes", "-o", "json", **on_stderr) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            if reader == "slow":
+                thread = threading.Thread(target=_sip, args=(process.stderr.fileno(),))
+                thread.start()
+            document = json.loads(process.stdout.read())
+            assert process.wait(timeout=60) == document["exit_code"] == 0
+            if reader == "slow":
+                thread.join()
+            else:
+                assert document["log_dropped"] > 0
         assert document["commands"] == len(gateway.cancelled()) > 300
         assert _recorded(gateway) == gateway.cancelled()
 
 
-def _sip(pipe: Any) -> None:
-    while pipe.read(1024):
+def _sip(pipe: int) -> None:
+    while os.read(pipe, 1024):
         time.sleep(0.005)
 
 
@@ -264,7 +267,7 @@ def test_an_inventory_that_is_no_plain_file_inside_is_refused(tmp_path: Path, ki
     with stage(tmp_path) as gateway:
         done = gateway.command("run", _with_inventory(jobs, name), "--yes")
         assert done.returncode == 2
-        assert f"big.yaml:4:24: {name}" in done.stderr.replace(f"{jobs}/", "")
+        assert f"big.yaml:4:23: devices_from.file: {name}" in done.stderr.replace(f"{jobs}/", "")
         assert gateway.world.truth().requests == {}
 
 
@@ -315,26 +318,30 @@ _TWO = (("early", 0), ("late", 50))
 
 
 def test_sigterm_ends_within_the_drain(tmp_path: Path) -> None:
-    """Row 42: requests that hang: report complete and gone within drain + 1 s, every time."""
+    """Row 42: requests that hang: report complete and gone within drain + 1 s, every time.
+
+    STOPS says how often; the full run does it twenty times.
+    """
     hanging = Profile("hanging", cancel=Faults(slow=1.0, wait=(400.0, 400.0)))
+    took = []
     with stage(tmp_path, hanging, busy=0.5) as gateway:
         for number in range(int(os.environ.get("STOPS", "3"))):
             job = gateway.job(f"hang-{number}", devices(50))
-            before = gateway.world.book.requests["cancel"]
+            full = gateway.world.book.requests["cancel"] + 16
             process = gateway.start(
                 "run", job, "--yes", "--report", "ndjson=r", CANCEL_WORKER_DRAIN="1s"
             )
-            wait_until(lambda before=before: gateway.world.book.requests["cancel"] >= before + 16)  # type: ignore[misc]
+            wait_until(partial(_reached, gateway, full))
             process.send_signal(signal.SIGTERM)
             began = time.monotonic()
             process.communicate(timeout=30)
-            took = time.monotonic() - began
+            took.append(round(time.monotonic() - began, 2))
             rows = [json.loads(line) for line in (tmp_path / "r").read_text().splitlines()]
             assert (process.returncode, len(rows)) == (143, 50)
             assert [row["outcome"] for row in rows].count("unknown") == 16
-            assert took <= 2.0, f"{took:.2f} s after a drain of 1 s"
+    sys.stdout.write(f"seconds from SIGTERM to exit, drain 1 s: {sorted(took)}\n")
+    assert max(took) <= 2.0, took
 
 
-def test_descriptor_limits_of_this_process_are_untouched() -> None:
-    """The limits above are the commands' own."""
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 28
+def _reached(gateway: Stage, count: int) -> bool:
+    return gateway.world.book.requests["cancel"] >= count

@@ -12,7 +12,7 @@ import typer
 from typer import Argument, Option
 
 from worker import __version__
-from worker.cli import looking, sending
+from worker.cli import asked, looking, resuming, searching, sending
 from worker.cli.desk import Common, say
 from worker.errors import CancelWorkerError
 
@@ -110,13 +110,13 @@ def plan(
     actor: Actor = None,
 ) -> None:
     """Resolve and freeze the target list; with --preview say what is cached now."""
-    ask = sending.Ask(
+    ask = asked.Ask(
         common=Common(config, ledger, log_file, log_level, log_format),
         limits={"rate": rate, "concurrency": concurrency, "max_devices": max_devices},
         actor=actor,
         as_json=output is Output.JSON,
     )
-    raise typer.Exit(sending.plan(job, ask, preview=preview))
+    raise typer.Exit(sending.plan(job, ask, with_preview=preview))
 
 
 @app.command()
@@ -149,7 +149,7 @@ def run(
     log_format: LogFormat = None,
 ) -> None:
     """Plan, confirm, cancel, verify, report."""
-    ask = sending.Ask(
+    ask = asked.Ask(
         common=Common(config, ledger, log_file, log_level, log_format),
         limits={"rate": rate, "concurrency": concurrency, "max_devices": max_devices},
         limit=limit,
@@ -186,7 +186,7 @@ def resume(
     log_format: LogFormat = None,
 ) -> None:
     """Finish a run from the ledger alone: look up what is in doubt, send what was not attempted."""
-    ask = sending.Ask(
+    ask = asked.Ask(
         common=Common(config, ledger, log_file, log_level, log_format),
         limits={"rate": rate, "concurrency": concurrency, "max_devices": max_devices},
         until=until,
@@ -194,7 +194,7 @@ def resume(
         yes=yes,
         as_json=output is Output.JSON,
     )
-    _leave(sending.resume(run, ask, retry=retry, max_age=max_age))
+    _leave(resuming.resume(run, ask, retry=retry, max_age=max_age))
 
 
 @app.command()
@@ -208,11 +208,11 @@ def verify(
     log_format: LogFormat = None,
 ) -> None:
     """Search again: what is still cached, and which targets have no outcome."""
-    ask = sending.Ask(
+    ask = asked.Ask(
         common=Common(config, ledger, log_file, log_level, log_format),
         as_json=output is Output.JSON,
     )
-    raise typer.Exit(sending.verify(run, ask))
+    raise typer.Exit(searching.verify(run, ask))
 
 
 @app.command()
@@ -277,7 +277,7 @@ def _root(
     """Withdraw the commands that wait for offline devices on EnOS, and prove it."""
 
 
-def _leave(done: sending.Done) -> None:
+def _leave(done: asked.Done) -> None:
     if done.at_once:
         os._exit(done.code)
     raise typer.Exit(done.code)
@@ -295,7 +295,7 @@ def main() -> None:
     try:
         app()
     except CancelWorkerError as error:
-        say(f"{sending.WORDS.get(error.exit_code, 'error')}: {error}")
+        say(f"{asked.WORDS.get(error.exit_code, 'error')}: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         say("interrupted: nothing was sent")

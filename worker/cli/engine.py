@@ -106,7 +106,7 @@ class Engine:
 
     async def work(self, work: Work, place: Place, watch: Watch) -> Ending:
         """Send what the work asks for; RefusedError when a permission is missing."""
-        run_id, terms = work.record.run_id, work.terms
+        terms = work.terms
         async with self._machine(work, place, watch) as (session, writer):
             needs_search = place.by_id or terms.verify_written
             probe = self._first(work) if needs_search else None

@@ -23,7 +23,6 @@ from worker.cli.watch import Watch
 from worker.clock import Clock
 from worker.config import Settings
 from worker.errors import LedgerError, RefusedError
-from worker.ledger.lock import job_lock
 from worker.ledger.store import Store
 from worker.model import OutcomeKind, Rehearsal, RunEnd, RunRecord
 from worker.observe.log import LogSink
@@ -94,41 +93,37 @@ def worst(codes: Sequence[int]) -> int:
 
 
 def carry_out(order: Order, office: Office) -> Result:
-    """Work one run off under its lock and report.
+    """Work one run off and report; the caller holds the job's lock.
 
-    Raises RefusedError and NotNowError before anything was cancelled, UsageError for a report
-    path that cannot be written.
+    Raises RefusedError before anything was cancelled, UsageError for a report path that cannot
+    be written.
     """
     record, clock = order.record, office.clock
     started_ms = clock.wall_ms()
-    with job_lock(office.ledger_url, record.job, record.run_id):
-        files = open_reports(
-            order.reports, job=record.job, run_id=record.run_id, started_ms=started_ms
-        )
-        office.store.start(record.run_id, started_ms)
-        engine = Engine(office.store, office.log, clock)
-        runlog = RunLog(office.log, clock, record.run_id, record.job, record.orgId)
-        counts = office.store.counts(record.run_id)
-        already = counts if order.resumed else {}
-        progress = Progress(record.targets, already, office.log.console, clock)
-        _announce(order, runlog)
-        try:
-            ending, rehearsal = anyio.run(_work, order, office, engine, Watch(runlog, progress))
-        except RefusedError as refused:
-            _refuse(order, office, refused)
-            raise
-        finally:
-            progress.close()
-        try:
-            end = _conclude(order, office, ending, rehearsal)
-            runlog.run_finished(end, office.store.counts(record.run_id))
-        except LedgerError as failure:
-            return _unrecorded(engine, failure)
-        if not ending.durable:
-            _dump(engine)
-        if engine.hurried:
-            return Result(end.exit_code, None, over=True, at_once=True)
-        return _report(order, office, files, end)
+    files = open_reports(order.reports, job=record.job, run_id=record.run_id, started_ms=started_ms)
+    office.store.start(record.run_id, started_ms)
+    engine = Engine(office.store, office.log, clock)
+    runlog = RunLog(office.log, clock, record.run_id, record.job, record.orgId)
+    already = office.store.counts(record.run_id) if order.resumed else {}
+    progress = Progress(record.targets, already, office.log.console, clock)
+    _announce(order, runlog)
+    try:
+        ending, rehearsal = anyio.run(_work, order, office, engine, Watch(runlog, progress))
+    except RefusedError as refused:
+        _refuse(order, office, refused)
+        raise
+    finally:
+        progress.close()
+    try:
+        end = _conclude(order, office, ending, rehearsal)
+        runlog.run_finished(end, office.store.counts(record.run_id))
+    except LedgerError as failure:
+        return _unrecorded(engine, failure)
+    if not ending.durable:
+        _dump(engine)
+    if engine.hurried:
+        return Result(end.exit_code, None, over=True, at_once=True)
+    return _report(order, office, files, end)
 
 
 async def _work(
@@ -205,7 +200,7 @@ def _conclude(order: Order, office: Office, ending: Ending, rehearsal: Rehearsal
         stop=ending.stop,
         requests=ending.requests,
         verified=found.verified() if found else None,
-        log_dropped=office.log.dropped,
+        log_dropped=office.log.settle(),
     )
     office.store.finish(run_id, end, rehearsal)
     return end

@@ -35,7 +35,10 @@ from worker.model import (
 COMMANDS: Final = "/connect-service/v2.1/commands"
 
 _WORTH_SAYING: Final = 5_000  # ms of skew
-_AUTH_MESSAGE: Final = "the gateway turned down a token that it had just given"
+_AUTH_MESSAGE: Final = (
+    "the gateway turned down a token that it had just given: are the keys for this gateway, is "
+    "this machine's clock right?"
+)
 _Read = TypeVar("_Read", Evidence, SearchReply)
 
 

@@ -70,7 +70,15 @@ class Ask(Waiter[T]):
 class PassList:
     """The list of a pass, and how far it is claimed."""
 
-    def __init__(self, pass_no: int, members: Sequence[int] | None, limit: int | None) -> None:
+    def __init__(
+        self,
+        pass_no: int,
+        members: Sequence[int] | None,
+        limit: int | None,
+        *,
+        in_doubt: bool = False,
+    ) -> None:
+        self.in_doubt = in_doubt  # before this pass
         self._pass_no = pass_no
         self._members = members
         self._limit = limit

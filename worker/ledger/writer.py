@@ -68,10 +68,18 @@ class Writer:
         self._failure: LedgerError | None = None
 
     def open_pass(
-        self, pass_no: int, members: Sequence[int] | None = None, limit: int | None = None
+        self,
+        pass_no: int,
+        members: Sequence[int] | None = None,
+        limit: int | None = None,
+        *,
+        in_doubt: bool = False,
     ) -> None:
-        """Say what `claim` hands out from now on: `members`, else the plan up to `limit`."""
-        self._list = PassList(pass_no, members, limit)
+        """Say what `claim` hands out from now on: `members`, else the plan up to `limit`.
+
+        in_doubt: an earlier pass may have sent them.
+        """
+        self._list = PassList(pass_no, members, limit, in_doubt=in_doubt)
 
     def put(self, entry: Entry) -> None:
         """Record `entry` with the next group. Never waits, never raises.
@@ -245,11 +253,16 @@ class Writer:
             self._claims.remove(waiter)
 
     def _put_back(self) -> None:
-        """Nobody fetches these any more: they are proven not to be sent."""
-        for claimed in self._unfetched:
-            self.put(
-                Entry(claimed.target.ordinal, claimed.pass_no, (), Deferral(cause=NOT_STARTED))
-            )
+        """Nobody fetches these any more: they are proven not to be sent.
+
+        What was in doubt before it was claimed stays so: that this pass did not send it proves
+        nothing of an earlier one.
+        """
+        if self._list is not None and not self._list.in_doubt:
+            for claimed in self._unfetched:
+                self.put(
+                    Entry(claimed.target.ordinal, claimed.pass_no, (), Deferral(cause=NOT_STARTED))
+                )
         self._unfetched = []
 
     def _fail(self, failure: LedgerError, asks: Sequence[Ask[Any]]) -> None:

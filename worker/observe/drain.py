@@ -40,6 +40,8 @@ class Lines(Protocol):
 
     def reopen(self) -> None: ...
 
+    def settle(self, timeout: float) -> int: ...
+
     def close(self, timeout: float) -> None: ...
 
 
@@ -60,6 +62,8 @@ class Drain:
         self._dropped = 0
         self._some = threading.Event()
         self._asleep = True  # the thread saw nothing to write and waits
+        self._none = threading.Event()  # nothing is held
+        self._none.set()
         self._closing = threading.Event()
         self._closed = False
         self._abandoned = False
@@ -81,6 +85,7 @@ class Drain:
             self._held += 1
             self._bytes = size
             self._lines.append(line)
+            self._none.clear()
             if self._asleep:
                 self._asleep = False
                 self._some.set()
@@ -89,6 +94,11 @@ class Drain:
         """Before the next line is written, open the file anew."""
         self._reopen = True
         self._some.set()
+
+    def settle(self, timeout: float) -> int:
+        """Wait until all is written, for at most so many seconds; how many lines still wait."""
+        self._none.wait(timeout)
+        return self._held
 
     def close(self, timeout: float) -> None:
         """Write what is left, for at most so many seconds; what then still waits is dropped."""
@@ -156,6 +166,8 @@ class Drain:
                 self._held -= lines
                 self._bytes -= size
                 self._dropped += lost
+                if not self._held:
+                    self._none.set()
 
 
 def _behind(chunk: list[bytes], done: int) -> list[bytes]:

@@ -23,6 +23,7 @@ from worker.observe.outputs import LogFile, Terminal, standard_error, terminal
 from worker.observe.render import ConsoleLines, JsonLines
 
 Renderer = JsonLines | ConsoleLines
+_STUCK = 0.1  # s for the last lines of a log that hangs
 _FORMATS = ("auto", "json", "console")
 
 
@@ -34,6 +35,7 @@ class LogSink:
     ) -> None:
         outlet = _Outlet(lines.put)
         self._lines = lines
+        self._stuck = False  # lines did not go out in time
         self.console = console  # of the terminal that lines and progress bar share, if any
         self.logger = _logger(outlet, renderer, LEVELS[level])
         self.record = _logger(outlet, renderer, 0)  # for what no level may hide
@@ -47,9 +49,18 @@ class LogSink:
         """On SIGHUP: the log file was rotated. Nothing on stderr."""
         self._lines.reopen()
 
+    def settle(self, timeout: float = 0.5) -> int:
+        """Write what waits, for at most `timeout` seconds; how many lines were lost by then.
+
+        A line that does not go out in that time is as good as lost: `close` barely waits again.
+        """
+        waiting = self._lines.settle(timeout)
+        self._stuck = waiting > 0
+        return self.dropped + waiting
+
     def close(self, timeout: float = 2.0) -> None:
         """Write what waits, for at most `timeout` seconds; the rest counts as dropped."""
-        self._lines.close(timeout)
+        self._lines.close(min(timeout, _STUCK) if self._stuck else timeout)
 
 
 def open_log(
@@ -102,6 +113,10 @@ class Kept:
 
     def reopen(self) -> None:
         """Nothing to rotate."""
+
+    def settle(self, timeout: float) -> int:  # noqa: ARG002 - as the protocol has it
+        """Nothing waits."""
+        return 0
 
     def close(self, timeout: float) -> None:
         """Nothing to flush."""

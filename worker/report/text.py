@@ -56,8 +56,6 @@ def shown(line: str) -> str:
 def _verdict(summary: Summary, state: RunState) -> str:
     code, stop = summary.exit_code, summary.stop
     why = f"{stop.rule}: {stop.message}" if stop else ""
-    if stop and stop.of:
-        why += f" ({stop.count} of {stop.of})"
     if state == "planned":
         return "PLANNED: nothing was sent yet"
     if state == "running":

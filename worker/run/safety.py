@@ -5,7 +5,7 @@ Pure bookkeeping over what settled, in settle order; the runner throws the switc
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 
 from msgspec import Struct
 
@@ -45,6 +45,7 @@ class Safety:
         self._failures = 0  # among the recent
         self._in_a_row = 0
         self._row_ids: deque[str] = deque(maxlen=5)
+        self._causes: deque[str] = deque(maxlen=_WINDOW)  # of failures
         self._settled = 0
         self._all_not_found = True
         self._forbidden = 0
@@ -72,7 +73,7 @@ class Safety:
         if outcome.cause == "throttled":
             return None
         self._leave_out(outcome.target.ordinal)
-        cell = self._count(failed=True, requestId=outcome.requestId)
+        cell = self._count(outcome, failed=True)
         self._put_off[outcome.target.ordinal] = cell
         while len(self._put_off) > _WINDOW:
             self._put_off.popitem(last=False)
@@ -94,10 +95,10 @@ class Safety:
             self._in_a_row = 0
             self._row_ids.clear()
         self._leave_out(outcome.target.ordinal)
-        self._count(failed=failed, requestId=outcome.requestId)
+        self._count(outcome, failed=failed)
         return stop or (self._too_many_failures() if failed and left else None)
 
-    def _count(self, *, failed: bool, requestId: str | None) -> _Cell:
+    def _count(self, outcome: Outcome, *, failed: bool) -> _Cell:
         cell = _Cell(failed)
         self._recent.append(cell)
         self._failures += int(failed)
@@ -107,8 +108,9 @@ class Safety:
             self._failures -= int(oldest.failed)
         if failed:
             self._in_a_row += 1
-            if requestId:
-                self._row_ids.append(requestId)
+            self._causes.append(outcome.cause or outcome.kind.value)
+            if outcome.requestId:
+                self._row_ids.append(outcome.requestId)
         return cell
 
     def _leave_out(self, ordinal: int) -> None:
@@ -125,8 +127,8 @@ class Safety:
         if self._in_a_row >= rules.consecutive:
             return Stop(
                 "abort_consecutive",
-                f"{self._in_a_row} targets in a row failed (abort.consecutive is "
-                f"{rules.consecutive})",
+                f"{self._in_a_row} targets in a row failed, most with {self._mostly()} "
+                f"(abort.consecutive is {rules.consecutive})",
                 count=self._in_a_row,
                 of=rules.consecutive,
                 request_ids=tuple(self._row_ids),
@@ -135,13 +137,17 @@ class Safety:
         if sample >= rules.min_sample and self._failures > rules.failed * sample:
             return Stop(
                 "abort_failed",
-                f"{self._failures} of the last {sample} targets failed (abort.failed is "
-                f"{rules.failed:.3g} of them)",
+                f"{self._failures} of the last {sample} targets failed, most with "
+                f"{self._mostly()} (abort.failed is {rules.failed * 100:g}%)",
                 count=self._failures,
                 of=sample,
                 request_ids=tuple(self._row_ids),
             )
         return None
+
+    def _mostly(self) -> str:
+        """The most frequent cause of the last failures."""
+        return Counter(self._causes).most_common(1)[0][0]
 
     def _answers(self, outcome: Outcome, *, left: bool) -> Stop | None:
         """The rules over what the gateway answers: 403, wrong path, all unknown."""

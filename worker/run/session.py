@@ -232,7 +232,8 @@ class Session:
             await self._runner.work_off(self._claims(leg), may_put_off=may_put_off)
 
     async def _claims(self, leg: Leg) -> AsyncIterator[list[ClaimedTarget]]:
-        self._writer.open_pass(leg.pass_no, leg.members, leg.limit)
+        doubtful = leg.in_doubt_since is not None
+        self._writer.open_pass(leg.pass_no, leg.members, leg.limit, in_doubt=doubtful)
         while self._switch.stop is None and (batch := await self._writer.claim()):
             yield batch
 

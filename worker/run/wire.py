@@ -179,7 +179,7 @@ class Wire:
             self._throw(
                 "retry_after",
                 f"the gateway asks for a pause of {asked} (Retry-After); "
-                f"retry.retry_after_max is {longest:.0f} s",
+                f"retry.retry_after_max is {longest:.0f} s. Run it later, at a lower rate, or raise it",
                 reply.requestId,
             )
             return

@@ -1,0 +1,204 @@
+"""Bugs that the simulated worlds must catch: each a small change to a copy of the worker.
+
+A bug is a name, a file, the text to find and the text to put in its place; a text that is no
+longer there fails its test, so that the list follows the code.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from msgspec import Struct
+
+ROOT = Path(__file__).parents[2]
+
+
+class Bug(Struct, frozen=True):
+    """One change for the worse."""
+
+    name: str
+    file: str  # below worker/
+    old: str
+    new: str
+    transport: str = "fake"
+    first: int = 0  # seed to begin with
+
+
+class Caught(Struct, frozen=True):
+    """How a bug was found out; worlds is None when it was not."""
+
+    worlds: int | None
+    said: str
+
+
+def catch(bug: Bug, folder: Path, most: int = 2_000) -> Caught:
+    """Run worlds on a copy of the worker with this bug, up to the first violation."""
+    shutil.copytree(ROOT / "worker", folder / "worker", ignore=shutil.ignore_patterns("*.pyc"))
+    place = folder / "worker" / bug.file
+    text = place.read_text()
+    if text.count(bug.old) != 1:
+        raise LookupError(f"{bug.name}: {text.count(bug.old)} places in worker/{bug.file}")
+    place.write_text(text.replace(bug.old, bug.new))
+    command = ["-m", "tests.simulation", "--catch", "--worlds", str(most)]
+    command += ["--first", str(bug.first), "--transport", bug.transport]
+    paths = os.pathsep.join((str(folder), str(ROOT)))
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    found = re.match(r"caught after ([0-9]+): (.*)", ran.stdout)
+    if found is None:
+        return Caught(None, ran.stdout + ran.stderr[-2_000:])
+    return Caught(int(found[1]), found[2])
+
+
+BUGS = (
+    Bug(
+        "settle without a claim",
+        "ledger/settle.py",
+        'row = (head.number, lo, claim.pass_no, hi, None, now_ms)\n        connection.exec_driver_sql(self._sql["claim"].sql, row)',
+        'row = (head.number, lo, claim.pass_no, hi, None, now_ms)\n        connection.exec_driver_sql(self._sql["claim"].sql, (*row[:3], lo - 1, *row[4:]) if hi == head.targets - 1 else row)',
+    ),
+    Bug(
+        "no taint",
+        "run/executor.py",
+        "            call.tainted = True\n",
+        "            call.tainted = False\n",
+    ),
+    Bug(
+        "ambiguous is retried without a look-up",
+        "run/executor.py",
+        "            if call.in_doubt and isinstance(call.last, Answered | Ambiguous):\n                await self._reconciler.look_up(case, call)\n            if",
+        "            if",
+    ),
+    Bug(
+        "503 read as refused",
+        "gateway/evidence.py",
+        "{400, 401, 403, 404, 405, 407, 411, 413, 414, 415, 421, 429, 431}",
+        "{400, 401, 403, 404, 405, 407, 411, 413, 414, 415, 421, 429, 431, 503}",
+    ),
+    Bug(
+        "Retry-After is ignored",
+        "run/wire.py",
+        "        self._pace.pause(seconds)\n",
+        "",
+    ),
+    Bug(
+        "cancel-all where a command id is missing",
+        "gateway/client.py",
+        '            pairs.append(("commandId", call.commandId))',
+        "            pass",
+    ),
+    Bug(
+        "exit 0 when a signal stopped the run",
+        "report/verdict.py",
+        'found.append((_SIGNAL + signal, f"signal {signal}"))',
+        "pass",
+    ),
+    Bug(
+        "the sent flag is dropped",
+        "gateway/evidence.py",
+        "    if not reply.sent and reply.status is None:",
+        "    if reply.status is None:",
+    ),
+    Bug(
+        "look-up in the wrong order",
+        "run/reconcile.py",
+        "_CACHED, _CANCELLED = 1, 2  # states of a command",
+        "_CACHED, _CANCELLED = 2, 1  # states of a command",
+    ),
+    Bug(
+        "not executed is concluded from the first try",
+        "run/reconcile.py",
+        "                if seen.finding is Finding.DONE:",
+        "                if seen.finding is not Finding.PARTLY:",
+    ),
+    Bug(
+        "ids that are on record elsewhere are taken for new",
+        "run/reconcile.py",
+        "if c.commandId not in recorded | elsewhere)",
+        "if c.commandId not in recorded)",
+    ),
+    Bug(
+        "the retry budget is ignored",
+        "run/retry.py",
+        "        return delay if budget.take() else None",
+        "        return delay",
+    ),
+    Bug(
+        "a fresh token is turned down for ever",
+        "gateway/token.py",
+        "        if token.after_401 and self._proven is not token:",
+        "        if False:",
+    ),
+    Bug(
+        "attempts have no end",
+        "run/retry.py",
+        "        if attempt >= self.rules.attempts:\n            return None\n",
+        "",
+    ),
+    Bug(
+        "in doubt, and blindly sent on resume",
+        "run/session.py",
+        "        return (min(known), now_ms) if known else None",
+        "        return None",
+    ),
+    Bug(
+        "the outcome is written before its commands",
+        "run/record.py",
+        "        self.writer.put(Entry(case.target.ordinal, case.pass_no, fresh, verdict))",
+        "        self.writer.put(Entry(case.target.ordinal, case.pass_no, (), verdict if not fresh else None))",
+    ),
+    Bug(
+        "the deadline is read from the wall clock",
+        "run/stop.py",
+        "self._clock.monotonic() + ahead >= self.deadline",
+        "self._clock.wall_ms() / 1000 - 1_795_000_000 + ahead >= self.deadline",
+    ),
+    Bug(
+        "what became of a command before counts as cancelled",
+        "run/runner.py",
+        '            if result.result == "cancelled":',
+        "            if True:",
+    ),
+    Bug(
+        "a doubt that nobody fetched is given back",
+        "ledger/writer.py",
+        "        if self._list is not None and not self._list.in_doubt:",
+        "        if True:",
+    ),
+    Bug(
+        "a token is asked for after the stop",
+        "run/wire.py",
+        "            if self._switch.stop is not None:\n                raise Halted",
+        "            if False:\n                raise Halted",
+    ),
+    Bug(
+        "the first reply is believed whoever it is about",
+        "gateway/evidence.py",
+        "    if said.foreign:\n        return causes.OTHER_DEVICE\n    if said.malformed:\n        return causes.MALFORMED_ID\n    if isinstance",
+        "    if said.malformed:\n        return causes.MALFORMED_ID\n    if isinstance",
+    ),
+    Bug(
+        "data: null is an empty list",
+        "gateway/evidence.py",
+        '    data = envelope.get("data")\n',
+        '    data = envelope.get("data") or []\n',
+    ),
+    Bug(
+        "the cap on what is in flight leaks",
+        "run/pace.py",
+        "                    self.in_flight += 1\n",
+        "                    self.in_flight += self.in_flight < 1\n",
+    ),
+)

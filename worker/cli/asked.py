@@ -1,0 +1,113 @@
+"""What a command line asks for, and the steps that every command which sends goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from worker.cli import asking, desk
+from worker.cli.desk import Common
+from worker.cli.series import Office, Order, Result, carry_out, worst
+from worker.cli.terms import Terms
+from worker.config import Limits, Settings, resolve_limits
+from worker.config.limits import Ceiling
+from worker.errors import CancelWorkerError, RefusedError, UsageError
+from worker.model import Rehearsal
+from worker.report.files import ReportSpec, parse_report
+from worker.report.summary import encode
+from worker.report.text import text
+
+#: How a refusal begins that is no error of the user's: RefusedError, NotNowError.
+WORDS = {7: "refused", 9: "not now"}
+
+
+class Ask(Struct, frozen=True):
+    """What the command line asks for, checked one by one where it is used."""
+
+    common: Common
+    limits: Mapping[str, str | None] = {}
+    limit: int | None = None
+    until: str | None = None
+    reports: tuple[str, ...] = ()
+    yes: bool = False
+    actor: str | None = None
+    as_json: bool = False
+    rehearsal: Rehearsal | None = None
+
+
+class Done(Struct, frozen=True):
+    """How a command ended."""
+
+    code: int
+    at_once: bool = False  # a second SIGINT: leave without ceremony
+
+
+def carry_out_asked(order: Order, what: str, office: Office, ask: Ask) -> Result:
+    """Say where, ask, do, show; the job's lock is held."""
+    asking.say_where(office, order)
+    try:
+        asking.confirm(what, yes=ask.yes or order.record.rehearsal is not None)
+        result = carry_out(order, office)
+    except RefusedError as refusal:
+        return refused(refusal)
+    show(result, ask)
+    return result
+
+
+def refused(refusal: CancelWorkerError) -> Result:
+    """Say why the run did not begin."""
+    desk.say(f"{WORDS[refusal.exit_code]}: {refusal}")
+    return Result(refusal.exit_code, None)
+
+
+def show(result: Result, ask: Ask) -> None:
+    """The result on stdout, what goes with it on stderr."""
+    if result.summary is None:
+        return
+    if ask.as_json:
+        desk.show_bytes(encode(result.summary))
+        for note in result.notes:
+            desk.say(note)
+    else:
+        desk.show(text(result.summary, notes=result.notes))
+
+
+def done(results: Sequence[Result]) -> Done:
+    """How the command ends, from how its runs ended."""
+    return Done(
+        worst([result.code for result in results]),
+        at_once=any(result.at_once for result in results),
+    )
+
+
+def check_org(order: Order, settings: Settings) -> None:
+    """RefusedError when the configuration forbids the job's organization."""
+    if order.record.rehearsal is None:
+        settings.require_gateway().check_org(order.record.orgId)
+
+
+class _Agreed(Struct, frozen=True):
+    limits: Limits
+    ceiling: Ceiling
+
+
+def relimited(terms: Terms, ask: Ask, settings: Settings) -> Terms:
+    """The terms with the limits that flags change now, under today's ceiling."""
+    limits, notes = resolve_limits(ask.limits, None, _Agreed(terms.limits, settings.ceiling))
+    for note in notes:
+        desk.say(note)
+    return replace(terms, limits=limits)
+
+
+def report_specs(texts: Sequence[str], *, several: bool) -> tuple[ReportSpec, ...]:
+    """`--report`, read; UsageError when several jobs would write one file."""
+    specs = tuple(parse_report(given) for given in texts)
+    for spec in specs:
+        if several and "{job}" not in spec.path and "{run}" not in spec.path:
+            raise UsageError(
+                f"--report {spec.format}={spec.path}: several jobs would write it: "
+                "put {job} or {run} in the path"
+            )
+    return specs

@@ -1,0 +1,67 @@
+"""Only searching: the command verify, and the preview of a plan."""
+
+from __future__ import annotations
+
+import anyio
+from msgspec.structs import replace
+
+from worker.cli import asking, desk
+from worker.cli.asked import Ask, check_org
+from worker.cli.engine import Engine, Work
+from worker.cli.planning import Planned
+from worker.cli.series import Office, Order, real_place
+from worker.cli.showing import show_verified
+from worker.cli.terms import terms_of
+from worker.cli.watch import Watch
+from worker.model import OutcomeKind, Stop
+from worker.observe.progress import Progress
+from worker.observe.runlog import RunLog
+from worker.report.verdict import exit_code
+from worker.run.reconcile import LookupRules
+from worker.run.verify import Findings
+
+
+def verify(run: str, ask: Ask) -> int:
+    """Search again; 0, or 4 when something is still cached or has no outcome."""
+    settings = desk.settings_of(ask.common)
+    settings.require_gateway().credentials()
+    with desk.office(settings) as office:
+        record = office.store.resolve(run)
+        terms = terms_of(record)
+        order = Order(record, terms, ())
+        asking.say_where(office, order)
+        found = look(order, office, began_ms=record.first_started_ms)
+        if isinstance(found, Stop):
+            stopped(found)
+        findings = None if isinstance(found, Stop) else found
+        counts = office.store.counts(record.run_id)
+        open_ones = counts[OutcomeKind.NOT_ATTEMPTED] + len(office.store.in_doubt(record.run_id))
+        return show_verified(record, findings, open_ones, as_json=ask.as_json)
+
+
+def look(
+    order: Order, office: Office, began_ms: int | None, lookup: LookupRules | None = None
+) -> Findings | Stop:
+    engine = Engine(office.store, office.log, office.clock)
+    record = order.record
+    log = RunLog(office.log, office.clock, record.run_id, record.job, record.orgId)
+    watch = Watch(log, Progress(0, {}, None, office.clock))
+    place = real_place(order, office.settings)
+    if lookup is not None:
+        place = replace(place, lookup=lookup)
+    work = Work(record, order.terms, ())
+    return anyio.run(engine.look, work, place, watch, began_ms)
+
+
+def stopped(stop: Stop) -> int:
+    """Say why the searching ended early; the exit code of that."""
+    desk.say(f"stopped: {stop.rule}: {stop.message}")
+    return exit_code({}, stop=stop, work_left=True).code
+
+
+def preview(planned: Planned, office: Office) -> Findings | Stop:
+    """What is cached now for the whole list: one search a device, believed at once."""
+    order = Order(planned.record, planned.terms, ())
+    check_org(order, office.settings)
+    asking.say_where(office, order)
+    return look(order, office, began_ms=None, lookup=LookupRules(wait=0.0, tries=1))
