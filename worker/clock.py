@@ -38,8 +38,7 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own time and chance."""
 
-    def monotonic(self) -> float:
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)  # asked often: no call of our own around it
 
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000

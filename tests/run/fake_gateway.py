@@ -239,6 +239,10 @@ class FakeGateway:
         """Right once a reply carried a Date; until then our own clock is all there is."""
         return self._now_ms() if self._has_seen_date else self._clock.wall_ms()
 
+    def earliest_ms(self) -> int:
+        """As exact."""
+        return self.gateway_ms()
+
     # ---- how it works
 
     async def _travel(self, device: Device, fate: Fate, share: float) -> str:

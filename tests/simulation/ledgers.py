@@ -78,6 +78,7 @@ class Ledger:
         failing = self.commits == self.fail_at
         if failing and not self.fail_after:
             self.failed = True
+            connection.rollback()  # as SQLite does when the disk is full
             raise _error(sqlite3.SQLITE_FULL)
         connection.commit()
         self.on_commit()

@@ -65,8 +65,6 @@ class Witness:
         if sum(e.key == exchange.key for e in flying) > 1 and not twins:
             wrong(9, f"two requests are in flight for {exchange.key}")
         if exchange.kind == "search":
-            if exchange.state != CACHED and exchange.page == 1:
-                self.look_ups[start.number, exchange.key] += 1
             return
         self._cancel_begins(start, exchange, name)
 
@@ -132,6 +130,8 @@ class Witness:
         if status in (429, 503):
             self._pauses(start, headers)
         if exchange.kind == "search":
+            if exchange.proof != "TK" and exchange.state != CACHED and exchange.page == 1:
+                self.look_ups[start.number, exchange.key] += 1
             if exchange.proof == "OK" and exchange.page == 1:
                 if exchange.state == CACHED:
                     self._seen_cached[place] = exchange.begun

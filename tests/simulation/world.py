@@ -25,6 +25,7 @@ from tests.simulation.span import Span, WorldClock
 from tests.simulation.truth import CANCELLED, Cached, Exchange, Thing
 from tests.simulation.verdicts import read
 from tests.simulation.witness import Witness
+from worker.errors import UsageError
 from worker.gateway.exchange import Transport, TransportSettings
 from worker.model import OutcomeKind
 
@@ -114,7 +115,11 @@ class World:
                 doubts = {key for key, ordinal in self.ordinals.items() if ordinal in claimed}
                 self.witness.only(0, doubts)
                 run_id = f"run-{len(self.starts) + 1}"
-                ledgers.freeze(self.ledgers[0].open(), self.plan, run_id)
+                try:
+                    ledgers.freeze(self.ledgers[0].open(), self.plan, run_id)
+                except UsageError as refused:  # the ledger fails while it is planned
+                    self.note("not planned", str(refused))
+                    break
                 ledgers.settle_terms(self.ledgers[0], run_id, terms(self.setup))
             kinds = _RETRIED if self._chance.random() < 0.3 else ()
 

@@ -110,6 +110,10 @@ class GatewayClient:
         """The latest that the gateway's clock can read now, in Unix ms."""
         return self._skew.gateway_ms()
 
+    def earliest_ms(self) -> int:
+        """The earliest that the gateway's clock can read now, in Unix ms."""
+        return self._skew.earliest_ms()
+
     async def _post(self, token: Token, pairs: Pairs, body: bytes) -> Reply:
         query = encode_query(pairs)
         stamp = self._stamps.take(query, body)
@@ -170,6 +174,11 @@ class _Skew:
         if old is None or low != old.low or high != old.high:
             self.bounds = SkewBounds(low, high)
         self._drift = self._clock.wall_ms() - received_ms
+
+    def earliest_ms(self) -> int:
+        if self.bounds is None:
+            return self._clock.wall_ms()
+        return int(self._clock.monotonic() * 1000 + self.bounds.low)
 
     def gateway_ms(self) -> int:
         if self.bounds is None:

@@ -39,7 +39,7 @@ class Agenda:
         self._ready: deque[Case] = deque()
         self._waiting: list[tuple[float, int, Course]] = []
         self._order = count()
-        self._bell = anyio.Event()
+        self._idle: list[anyio.Event] = []  # of workers that wait, the last to come first out
         self._ample = 0  # so many ready targets need no more beside them
         self._wanted = anyio.Event()  # fewer than that are ready
         self._filled = False
@@ -56,7 +56,7 @@ class Agenda:
         """More targets to begin."""
         self._ready.extend(cases)
         self._ample = len(self._ready) // 2
-        self._ring()
+        self._wake(len(cases))
 
     async def low(self) -> bool:
         """Wait until half of what was added last has begun; False when the run is stopping."""
@@ -68,44 +68,59 @@ class Agenda:
     def filled(self) -> None:
         """No more targets will be added."""
         self._filled = True
-        self._ring()
+        self._wake()
 
     def park(self, course: Course, moment: float) -> None:
         """Come back to the course at this monotonic moment."""
         heapq.heappush(self._waiting, (moment, next(self._order), course))
         if self._waiting[0][2] is course:
-            self._ring()
+            self._wake(1)
 
     def closed(self) -> None:
         """A target that had begun is settled, or put off."""
         self.open -= 1
-        if self.open_limit is not None or (self.open == 0 and not self.left):
-            self._ring()
+        if self.open == 0 and not self.left:
+            self._wake()
+        elif self.open_limit is not None:
+            self._wake(1)
 
     def unlimited(self) -> None:
         """The gateway works: begin as many as there are workers."""
         if self.open_limit is not None:
             self.open_limit = None
-            self._ring()
+            self._wake()
 
     async def next(self) -> Course | None:
         """The next course to move on; None when there is none left, or the run is stopping."""
         while self._switch.stop is None:
-            now = self._clock.monotonic()
-            if self._waiting and self._waiting[0][0] <= now:
-                return heapq.heappop(self._waiting)[2]
-            if self._ready and (self.open_limit is None or self.open < self.open_limit):
-                self.open += 1
-                case = self._ready.popleft()
-                if len(self._ready) <= self._ample:
-                    self._wanted.set()
-                return self._begin(case)
+            if (course := self._take()) is not None:
+                if self._waiting:
+                    self._wake(1)  # somebody else must see to the next moment
+                return course
             if self.open == 0 and not self.left:
                 return None
-            wait = self._waiting[0][0] - now if self._waiting else None
-            with anyio.move_on_after(wait):
-                await self._bell.wait()
+            bell = anyio.Event()
+            self._idle.append(bell)
+            if not self._waiting:
+                await bell.wait()
+                continue
+            with anyio.move_on_after(self._waiting[0][0] - self._clock.monotonic()):
+                await bell.wait()
+            if not bell.is_set():
+                self._idle.remove(bell)
         return None
+
+    def _take(self) -> Course | None:
+        """What can be done now."""
+        if self._waiting and self._waiting[0][0] <= self._clock.monotonic():
+            return heapq.heappop(self._waiting)[2]
+        if not self._ready or (self.open_limit is not None and self.open >= self.open_limit):
+            return None
+        self.open += 1
+        case = self._ready.popleft()
+        if len(self._ready) <= self._ample:
+            self._wanted.set()
+        return self._begin(case)
 
     def abandon(self) -> tuple[list[Course], list[Case]]:
         """What the run's end leaves: courses that were waiting, and targets not begun."""
@@ -117,8 +132,9 @@ class Agenda:
 
     def _stopped(self) -> None:
         self._wanted.set()
-        self._ring()
+        self._wake()
 
-    def _ring(self) -> None:
-        self._bell.set()
-        self._bell = anyio.Event()
+    def _wake(self, count: int | None = None) -> None:
+        """Let so many idle workers look again; all of them without a count."""
+        for _ in range(len(self._idle) if count is None else min(count, len(self._idle))):
+            self._idle.pop().set()

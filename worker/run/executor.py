@@ -24,7 +24,7 @@ from worker.model import (
 )
 from worker.run.case import Call, Case, Standing
 from worker.run.course import aside
-from worker.run.reconcile import LOOK_BACK_MS, Reconciler, SearchTrouble, gateway_ms_at
+from worker.run.reconcile import Reconciler, SearchTrouble, gateway_ms_at, oldest_ms
 from worker.run.retry import Budget, RetryPolicy
 from worker.run.wire import Gateway, Halted, Wire
 
@@ -202,9 +202,9 @@ class Executor:
         """
         started = self._clock.monotonic()
         self._search_budget.called()
-        oldest_ms = gateway_ms_at(self._gateway, self._clock, first) - LOOK_BACK_MS
+        oldest = oldest_ms(self._gateway, self._clock, first)
         for attempt in count(1):
-            cached = await self._reconciler.cached(case, oldest_ms)
+            cached = await self._reconciler.cached(case, oldest)
             if cached is not SearchTrouble.FAILED:
                 break
             delay = self._policy.delay(attempt, started, self._search_budget)

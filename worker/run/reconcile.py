@@ -151,7 +151,7 @@ class Reconciler:
         return await self.search(case, _CACHED, oldest_ms)
 
     async def _sight(self, case: Case, call: Call) -> Sight | SearchTrouble:
-        oldest = (call.first_sent_ms or self._gateway.gateway_ms()) - LOOK_BACK_MS
+        oldest = oldest_ms(self._gateway, self._clock, call.first_sent, call.first_sent_ms)
         cached = await self.search(case, _CACHED, oldest)
         if isinstance(cached, SearchTrouble):
             return cached
@@ -168,6 +168,19 @@ class Reconciler:
             elsewhere=frozenset(elsewhere),
             last_sent_ms=gateway_ms_at(self._gateway, self._clock, call.last_sent),
         )
+
+
+def oldest_ms(
+    gateway: Gateway, clock: Clock, moment: float | None, known_ms: int | None = None
+) -> int:
+    """How far back commands matter to a call first sent at a past monotonic moment (None: now).
+
+    known_ms is what an earlier pass or process noted of it, gateway's clock; it may have been read
+    while the local clock was wrong, so that it never moves the end towards now.
+    """
+    age = 0.0 if moment is None else clock.monotonic() - moment
+    sent_ms = gateway.earliest_ms() - int(age * 1000)
+    return min(sent_ms, known_ms or sent_ms) - LOOK_BACK_MS
 
 
 def gateway_ms_at(gateway: Gateway, clock: Clock, moment: float | None) -> int:

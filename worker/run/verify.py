@@ -14,7 +14,7 @@ from msgspec import Struct
 from worker.clock import Clock
 from worker.model import Listed, OutcomeKind, Target, Verified
 from worker.run.case import Case
-from worker.run.reconcile import LOOK_BACK_MS, Reconciler, SearchTrouble
+from worker.run.reconcile import Reconciler, SearchTrouble
 from worker.run.stop import Switch
 from worker.run.wire import Halted
 
@@ -106,7 +106,7 @@ class Verifier:
     async def _settled(self, target: Target, findings: Findings, *, last: bool) -> bool:
         """Search one target; False when a later try may show something else."""
         case = Case(target, 0, self._clock.monotonic())
-        cached = await self._reconciler.cached(case, self._began_ms() - LOOK_BACK_MS)
+        cached = await self._reconciler.cached(case, oldest_ms=0)  # nothing stays cached for long
         if cached is SearchTrouble.DENIED:
             findings.denied = True
             return True

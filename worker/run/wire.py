@@ -50,6 +50,9 @@ class Gateway(Protocol):
     def gateway_ms(self) -> int:
         """The latest that the gateway's clock can read now, Unix ms."""
 
+    def earliest_ms(self) -> int:
+        """The earliest that it can read now: a local clock that was set forward moves it not."""
+
 
 class Watcher(Protocol):
     """Who is told of a pause."""
@@ -179,7 +182,8 @@ class Wire:
             self._throw(
                 "retry_after",
                 f"the gateway asks for a pause of {asked} (Retry-After); "
-                f"retry.retry_after_max is {longest:.0f} s. Run it later, at a lower rate, or raise it",
+                f"retry.retry_after_max is {longest:.0f} s. Run it later, at a lower rate, or "
+                "raise that",
                 reply.requestId,
             )
             return
