@@ -12,8 +12,8 @@ IMAGE ?= cancel-worker
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-header \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 
-# What `make full` does. Kills and fuzzing begin nothing new when their minutes are over and print what they
-# reached; the worlds take as long as their number asks for.
+# What `make full` does. Kills (KILLS counts stories of one to three) and fuzzing begin nothing new
+# when their minutes are over, and print what they reached; the worlds take as long as they take.
 WORLDS ?= 200000
 REAL_WORLDS ?= 30000
 KILLS ?= 5000

@@ -133,7 +133,10 @@ async def test_a_fresh_token_turned_down() -> None:
     await world.client.search(DEVICE, "o1", 1, 1)
     await world.authorized()
     read = await world.client.cancel(ALL)
-    message = "the gateway turned down a token that it had just given"
+    message = (
+        "the gateway turned down a token that it had just given: are the keys for this gateway, "
+        "is this machine's clock right?"
+    )
     assert read == Refused(200, 1203, "token", rule="auth", message=message)
     failed = await world.client.authorize()
     assert failed is not None

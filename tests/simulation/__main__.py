@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 
 from tests.simulation import campaign
 from tests.simulation.story import tell
@@ -19,6 +20,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--catch", action="store_true", help="stop at the first violation")
     asked = parser.parse_args()
+    warnings.simplefilter("ignore")  # of what crashes leave unclosed
     if asked.worlds is None:
         if asked.seed is None:
             parser.error("give a seed, or --worlds N")

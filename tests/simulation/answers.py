@@ -100,10 +100,8 @@ class Writer:
         return []
 
     def _search(self, exchange: Exchange, requestId: str, now: float) -> bytes:
-        found = []
-        for command in exchange.thing.commands if exchange.thing else ():
-            if command.seen(now) == exchange.state:
-                found.append(command)
+        commands = exchange.thing.commands if exchange.thing else []
+        found = [command for command in commands if command.seen(now) == exchange.state]
         found.sort(key=lambda c: (-c.created, c.commandId))
         lo = (exchange.page - 1) * PAGE
         thing = exchange.thing

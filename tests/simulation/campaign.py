@@ -12,7 +12,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from tests.simulation import coverage
+from tests.simulation import coverage, invariants
+from tests.simulation.truth import Key
 from tests.simulation.world import World, play
 
 REGRESSIONS = Path(__file__).with_name("regressions.txt")
@@ -102,6 +103,11 @@ def _starts(first: int, worlds: int) -> Iterator[int]:
     return iter(range(first, first + worlds, _CHUNK))
 
 
+def outcomes(world: World) -> Counter[tuple[Key, str]]:
+    """What became of each device, whatever the order of the list."""
+    return invariants.outcomes_by_device(world)
+
+
 def missing(tally: Tally, transport: str) -> list[int]:
     """Rows that no world showed."""
     return sorted(row for row in coverage.needed(transport) if not tally.rows.get(row))
@@ -111,8 +117,10 @@ def table(tally: Tally, transport: str, seconds: float) -> str:
     """The campaign for people."""
     rate = tally.worlds / seconds * 60 if seconds else 0.0
     lines = [
-        f"{tally.worlds} worlds ({transport}) in {seconds:.0f} s, {rate:.0f} a minute: "
-        f"{tally.starts} starts, {tally.crashes} crashes, {tally.requests} requests",
+        (
+            f"{tally.worlds} worlds ({transport}) in {seconds:.0f} s, {rate:.0f} a minute: "
+            f"{tally.starts} starts, {tally.crashes} crashes, {tally.requests} requests"
+        ),
         "exit codes: " + _counts(tally.codes),
         "outcomes:   " + _counts(tally.outcomes),
         "row  worlds  times",

@@ -52,7 +52,9 @@ def _slices(world: World) -> int:
 
 def _storm(world: World) -> int:
     outage = world.setup.outage
-    return int(outage is not None and outage[2].startswith("status") and world.setup.kind == "storm")
+    return int(
+        outage is not None and outage[2].startswith("status") and world.setup.kind == "storm"
+    )
 
 
 def _skewed(world: World) -> int:

@@ -58,7 +58,7 @@ class Gateway:
         self.wrong: Callable[[int, str], None] = lambda number, said: None
         self._writer = Writer(self)
         for at in setup.token_revoked:
-            self.later(at, lambda now: self._tokens.clear() or self._known.clear())
+            self.later(at, self._revoke)
 
     # ---------------------------------------------------------------- time
 
@@ -100,8 +100,10 @@ class Gateway:
         kind = said.get("action", "token") if path.startswith("/connect") else "token"
         exchange = Exchange(next(self._numbers), worker, run, kind, begun=now, executed=[])
         if kind != "token":
-            key: Key = (said["assetId"],) if "assetId" in said else (
-                said.get("productKey", ""), said.get("deviceKey", "")
+            key: Key = (
+                (said["assetId"],)
+                if "assetId" in said
+                else (said.get("productKey", ""), said.get("deviceKey", ""))
             )
             exchange.key, exchange.thing = key, self.by_key.get(key)
             exchange.commandId = said.get("commandId")
@@ -124,13 +126,13 @@ class Gateway:
         table = exchange.kind
         fate = setup.weather.draw(table, self._chance)
         outage = setup.outage
-        if outage and table != "token" and outage[0] <= now < outage[1]:
-            if table == "cancel" or outage[3]:
-                fate = fates.WIRE[outage[2]]
+        struck = table == "cancel" or (table == "search" and outage is not None and outage[3])
+        if outage and struck and outage[0] <= now < outage[1]:
+            fate = fates.WIRE[outage[2]]
         thing = exchange.thing
-        if table == "cancel" and thing and thing.curse and fate.before is None:
-            if fate.proof != "NS" and self._chance.random() < 0.9:
-                fate = fates.CURSES[thing.curse]
+        cursed = table == "cancel" and thing is not None and fate.before is None
+        if cursed and thing and thing.curse and self._chance.random() < 0.9:
+            fate = fates.CURSES[thing.curse]
         if fate.before and connected:
             return fates.OK
         return fate
@@ -271,6 +273,11 @@ class Gateway:
 
     # ---------------------------------------------------------------- at the door
 
+    def _revoke(self, _: float) -> None:
+        """Every token is void."""
+        self._tokens.clear()
+        self._known.clear()
+
     def _signed(self, pairs: Any, headers: Any, body: bytes, exchange: Exchange) -> str:
         """Check the signature on our own; a wrong or repeated one is a defect of the worker."""
         token, stamp = headers["apim-accesstoken"], headers["apim-timestamp"]
@@ -294,9 +301,9 @@ class Gateway:
             return fates.REVOKED
         if self._tokens.get(known[0], ("", 0.0))[0] != exchange.token or now >= known[1]:
             return fates.EXPIRED
-        if setup.tolerance_ms is not None:
-            if abs(exchange.stamp - self.now_ms(now)) > setup.tolerance_ms:
-                return fates.SKEWED
+        apart = abs(exchange.stamp - self.now_ms(now))
+        if setup.tolerance_ms is not None and apart > setup.tolerance_ms:
+            return fates.SKEWED
         if setup.limit_per_second is not None:
             self._recent = [at for at in self._recent if at > now - 1.0]
             if len(self._recent) >= setup.limit_per_second:

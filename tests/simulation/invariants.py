@@ -176,9 +176,9 @@ def _as_reported(world: World, start: Start, found: Read) -> None:
 def _stopped_in_time(world: World, start: Start) -> None:
     stopped = start.stopped_loop
     for number, at, rule in world.witness.must_stop:
-        if number == start.number and not start.crashed and start.code != 6:
-            if stopped is None or stopped > at + 1e-6:
-                world.wrong(10, f"start {number} did not stop for {rule}")
+        ended = number == start.number and not start.crashed and start.code != 6
+        if ended and (stopped is None or stopped > at + 1e-6):
+            world.wrong(10, f"start {number} did not stop for {rule}")
 
 
 def _bounded(world: World, start: Start) -> None:
@@ -196,7 +196,6 @@ def _bounded(world: World, start: Start) -> None:
     allowed = rules.budget_reserve + rules.budget * calls + 1e-6
     if repeats > allowed and not setup.by_id:
         world.wrong(9, f"{repeats} repetitions of {calls} calls, {allowed:.1f} are allowed")
-    most_calls = len(world.rows) if setup.scope == "all_cached" else 3 * len(world.rows)
     for (number, key), count in witness.look_ups.items():
         if number == start.number:
             ids = 1 if setup.scope == "all_cached" and not setup.by_id else 60
@@ -204,7 +203,6 @@ def _bounded(world: World, start: Start) -> None:
             most = setup.lookup.tries * (doubts + ids)
             if count > most:
                 world.wrong(9, f"{count} look-ups for {key}, {most} are allowed")
-    del most_calls
 
 
 def _paced(world: World, start: Start) -> None:

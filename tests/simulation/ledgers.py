@@ -26,7 +26,7 @@ _KNOWN = {"_url", "_database", "_settling", "_heads"}
 _POOL: list[Store] = []
 _LISTED_PER_DEVICE = 4
 
-Plan = tuple[str, int, int, bool]  # scope, devices, variant, twin spelling
+Plan = tuple[str, int, int, bool, bool]  # scope, devices, variant, twin spelling, backwards
 
 
 class FailingStore(Exception):  # noqa: N818
@@ -62,7 +62,7 @@ class Ledger:
             self.raw.rollback()  # what a crash cut off
         store._heads.clear()
         database._broken = None
-        database.engine.dialect.do_commit = self._commit  # type: ignore[method-assign]
+        database.engine.dialect.do_commit = self._commit  # type: ignore[method-assign, assignment]
         return store
 
     def image(self) -> bytes:
@@ -157,7 +157,7 @@ def planned(plan: Plan) -> sqlite3.Connection:
 
 def freeze(store: Store, plan: Plan, run_id: str) -> None:
     """Plan a run as the command line would."""
-    scope, _, _, _ = plan
+    scope = plan[0]
     with store.draft() as draft:
         draft.add([(0, 10 + n, 5, *row) for n, row in enumerate(rows_of(plan))])
         store.freeze(
@@ -180,8 +180,8 @@ def freeze(store: Store, plan: Plan, run_id: str) -> None:
 
 def rows_of(plan: Plan) -> list[tuple[str | None, str | None, str | None, str | None]]:
     """productKey, deviceKey, assetId, commandIds of each target, in the order of the plan."""
-    scope, devices, variant, twin = plan
-    chance = Random(f"{plan}")
+    scope, devices, variant, twin, backwards = plan
+    chance = Random(f"{plan[:4]}")
     rows: list[tuple[str | None, str | None, str | None, str | None]] = []
     for index in range(devices):
         ids = None
@@ -196,6 +196,8 @@ def rows_of(plan: Plan) -> list[tuple[str | None, str | None, str | None, str | 
             rows.append((f"p{index % 2}", f"d{index}", None, ids))
     if variant == 3:
         chance.shuffle(rows)
+    if backwards:
+        rows.reverse()
     return rows
 
 

@@ -8,6 +8,7 @@ takes one item off the connection's queue.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -281,7 +282,7 @@ def _sliced(raw: bytes, chance: Random) -> list[bytes]:
     """The bytes in up to four pieces, cut anywhere."""
     cuts = sorted(chance.randrange(len(raw) + 1) for _ in range(chance.randrange(4)))
     ends = [0, *cuts, len(raw)]
-    return [raw[lo:hi] for lo, hi in zip(ends, ends[1:], strict=False) if lo < hi]
+    return [raw[lo:hi] for lo, hi in itertools.pairwise(ends) if lo < hi]
 
 
 def _whole(exchange: Exchange, said: bytes) -> tuple[str, ...]:

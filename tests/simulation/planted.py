@@ -53,7 +53,7 @@ def catch(bug: Bug, folder: Path, most: int = 2_000) -> Caught:
         env={**os.environ, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=300,
         check=False,
     )
     found = re.match(r"caught after ([0-9]+): (.*)", ran.stdout)
@@ -64,10 +64,16 @@ def catch(bug: Bug, folder: Path, most: int = 2_000) -> Caught:
 
 BUGS = (
     Bug(
-        "settle without a claim",
+        "claimed after sending",
         "ledger/settle.py",
-        'row = (head.number, lo, claim.pass_no, hi, None, now_ms)\n        connection.exec_driver_sql(self._sql["claim"].sql, row)',
-        'row = (head.number, lo, claim.pass_no, hi, None, now_ms)\n        connection.exec_driver_sql(self._sql["claim"].sql, (*row[:3], lo - 1, *row[4:]) if hi == head.targets - 1 else row)',
+        "            return []\n        row = (head.number, lo, claim.pass_no, hi, None, now_ms)",
+        "            return []\n        row = (head.number, lo, claim.pass_no, hi - 1, None, now_ms)",
+    ),
+    Bug(
+        "settled without a claim",
+        "ledger/settle.py",
+        '            row: _Row = (head.number, min(members), claim.pass_no, max(members), joined, now_ms)\n            connection.exec_driver_sql(self._sql["claim"].sql, row)\n',
+        "",
     ),
     Bug(
         "no taint",
@@ -154,16 +160,24 @@ BUGS = (
         "        return None",
     ),
     Bug(
-        "the outcome is written before its commands",
+        "the outcome is durable before its commands",
         "run/record.py",
         "        self.writer.put(Entry(case.target.ordinal, case.pass_no, fresh, verdict))",
-        "        self.writer.put(Entry(case.target.ordinal, case.pass_no, (), verdict if not fresh else None))",
+        """        if isinstance(verdict, Outcome):
+            from msgspec.structs import replace as _replace
+            verdict = _replace(verdict, commands=())
+        self.writer.put(Entry(case.target.ordinal, case.pass_no, (), verdict))
+        late, self.late = getattr(self, "late", None), None
+        if late is not None:
+            self.writer.put(late)
+        self.late = Entry(case.target.ordinal, case.pass_no, fresh, None)""",
     ),
     Bug(
         "the deadline is read from the wall clock",
-        "run/stop.py",
-        "self._clock.monotonic() + ahead >= self.deadline",
-        "self._clock.wall_ms() / 1000 - 1_795_000_000 + ahead >= self.deadline",
+        "cli/engine.py",
+        "        bounds = Bounds(clock, deadline=deadline, until_ms=work.until_ms)\n",
+        "        ends = clock.wall_ms() + int((limits.deadline or 0) * 1000)\n"
+        "        bounds = Bounds(clock, until_ms=ends if limits.deadline else work.until_ms)\n",
     ),
     Bug(
         "what became of a command before counts as cancelled",
@@ -176,12 +190,20 @@ BUGS = (
         "ledger/writer.py",
         "        if self._list is not None and not self._list.in_doubt:",
         "        if True:",
+        first=1_700,
     ),
     Bug(
         "a token is asked for after the stop",
         "run/wire.py",
         "            if self._switch.stop is not None:\n                raise Halted",
         "            if False:\n                raise Halted",
+        first=1_000,
+    ),
+    Bug(
+        "no gate before the first success",
+        "run/runner.py",
+        "            self._agenda.open_limit = max(_FEW, self._concurrency)",
+        "            pass",
     ),
     Bug(
         "the first reply is believed whoever it is about",
@@ -198,7 +220,7 @@ BUGS = (
     Bug(
         "the cap on what is in flight leaks",
         "run/pace.py",
-        "                    self.in_flight += 1\n",
-        "                    self.in_flight += self.in_flight < 1\n",
+        "self.in_flight >= self.window or self._opens > now",
+        "self.in_flight > self.window or self._opens > now",
     ),
 )

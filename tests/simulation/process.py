@@ -31,6 +31,8 @@ from worker.observe.progress import Progress
 from worker.observe.runlog import RunLog
 from worker.run.session import Ending, Leg
 
+_NO_SUCCESS = ("failed", "rejected", "unknown", "not_found", "not_attempted")
+
 
 class Start(Struct, eq=False):
     """One process and what it came to."""
@@ -57,6 +59,9 @@ class Start(Struct, eq=False):
     terminal: frozenset[int] = frozenset()  # ordinals that are done before it starts
     lines: list[bytes] = []
     unrecorded: int = 0
+    opened: set[int] = set()  # targets of which a request has begun
+    closed: set[int] = set()  # settled or put off
+    succeeded: bool = False
     tally: Counter[str] | None = None  # of outcomes, as it left them
 
 
@@ -72,6 +77,8 @@ class Tell(Watch):
     def settled(self, outcome: Outcome) -> None:
         self._start.settled.append(outcome)
         target = outcome.target
+        self._start.closed.add(target.ordinal)
+        self._start.succeeded |= outcome.kind.value not in _NO_SUCCESS
         self._note("settled", target.ordinal, outcome.kind.value, outcome.cause)
         super().settled(outcome)
 
@@ -82,6 +89,7 @@ class Tell(Watch):
 
     def put_off(self, target: Any, cause: str) -> None:
         self._note("put off", target.ordinal, cause)
+        self._start.closed.add(target.ordinal)
         super().put_off(target, cause)
 
     def retried(self, case: Any, call: Any, delay: float) -> None:

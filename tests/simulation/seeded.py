@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 from tests.simulation.loop import DeadlockError
 
-
 _LATE = 1e-7  # seconds that a timer fires late, so that no rounding makes time stand still
 
 
@@ -52,6 +51,10 @@ def silence() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
+async def _nothing() -> None:
+    """What the one who buries is said to be doing."""
+
+
 class _Task(asyncio.Task[Any]):
     """A task whose place in a set does not depend on its address."""
 
@@ -77,6 +80,8 @@ class SeededLoop(asyncio.BaseEventLoop):
         self._clock_resolution = 1e-9
         self._tasks: list[_Task] = []
         self.set_task_factory(self._make_task)
+        self.on_trouble: Callable[[str], None] = lambda _: None  # an error that nobody handles
+        self.set_exception_handler(lambda _, context: self.on_trouble(str(context.get("message"))))
 
     def time(self) -> float:
         return self.now
@@ -84,12 +89,18 @@ class SeededLoop(asyncio.BaseEventLoop):
     def bury(self) -> None:
         """End what a crash left: every coroutine is closed, and nothing it says is heard."""
         self.crash_at = None
+        self.on_trouble = lambda _: None
+        pretext = asyncio.Task(_nothing(), loop=self)
         with silence():
             asyncio._set_running_loop(self)
+            asyncio.tasks._enter_task(self, pretext)
             try:
                 self._close_all()
             finally:
+                asyncio.tasks._leave_task(self, pretext)
                 asyncio._set_running_loop(None)
+                pretext.get_coro().close()  # type: ignore[union-attr]
+                pretext._log_destroy_pending = False  # type: ignore[attr-defined]
         self._tasks.clear()
         self._ready.clear()  # type: ignore[attr-defined]
         self._scheduled.clear()  # type: ignore[attr-defined]
@@ -108,7 +119,7 @@ class SeededLoop(asyncio.BaseEventLoop):
         for generator in list(self._asyncgens):  # type: ignore[attr-defined]
             try:
                 generator.aclose().send(None)
-            except BaseException:  # noqa: BLE001, S112
+            except BaseException:  # noqa: BLE001
                 continue
 
     # ---------------------------------------------------------------- what asyncio asks for
@@ -156,7 +167,9 @@ class SeededLoop(asyncio.BaseEventLoop):
 
     # ---------------------------------------------------------------- signals and network
 
-    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+    def add_signal_handler(  # type: ignore[override]
+        self, sig: int, callback: Any, *args: Any
+    ) -> None:
         self.handlers[int(sig)] = lambda: callback(*args)
 
     def remove_signal_handler(self, sig: int) -> bool:

@@ -239,7 +239,7 @@ def _events(some: _Some, kind: str, devices: int) -> dict[str, Any]:
     jump = some.of(3_600_000, -3_600_000, 315_000_000_000, -315_000_000_000)
     number = some.of(2, 15)
     at = some.within(0.01, 12.0)
-    signals = ((at, number),) if some.one_in(10) else ()
+    signals: tuple[tuple[float, int], ...] = ((at, number),) if some.one_in(10) else ()
     if signals and number == 2 and some.one_in(3):
         signals += ((at + some.within(0.0, 2.0), 2),)
     curses = {}
@@ -262,7 +262,7 @@ def _events(some: _Some, kind: str, devices: int) -> dict[str, Any]:
 
 
 def _accidents(some: _Some, kind: str) -> dict[str, Any]:
-    crashes = ()
+    crashes: tuple[int, ...] = ()
     if kind not in ("two", "calm") and some.one_in(4):
         crashes = tuple(some.chance.randrange(20, 900) for _ in range(some.of(1, 1, 2, 3)))
     fails = kind == "ledger"

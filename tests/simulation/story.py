@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import asdict
@@ -60,7 +61,7 @@ def _reply(number: int, status: int, fault: str | None, drawn: str, ids: tuple[s
     return f"#{number} {got}{broke}{drew}{' ids ' + ' '.join(ids) if ids else ''}"
 
 
-_TOLD = {
+_TOLD: dict[str, Callable[..., str]] = {
     "request": _request,
     "reply": _reply,
     "executed": lambda number, ids: f"#{number} cancels {' '.join(ids) or 'nothing'}",

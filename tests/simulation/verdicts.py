@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _UNCERTAIN = ("unknown", "cancelled_incomplete", "anomalous")
 _NOT_DONE = ("failed", "rejected", "not_found", "too_late")
 _SAFETY = frozenset(
-    ["auth", "no_token", "tls", "redirect", "anomaly", "forbidden", "wrong_path", "not_found", "cancel_all_refused", "abort_failed", "abort_consecutive", "retry_after", "max_commands"]
+    {"auth", "no_token", "tls", "redirect", "anomaly", "forbidden", "wrong_path", "not_found"}
+    | {"cancel_all_refused", "abort_failed", "abort_consecutive", "retry_after", "max_commands"}
 )
 
 
@@ -29,7 +30,6 @@ class Read(Struct, eq=False):
     outcomes: dict[int, str]
     in_doubt: set[int]
     recorded: dict[int, dict[str, str]]  # ordinal -> id -> evidence, of cancelled commands
-    twice: list[tuple[int, int, str]]  # ids that two rows of one target or run claim
 
     def tally(self) -> Counter[str]:
         return Counter(self.outcomes.values())
@@ -64,7 +64,7 @@ def read(ledger: Ledger, run: int, targets: int) -> Read:
             outcomes[ordinal] = "cancelled_incomplete"
         else:
             outcomes[ordinal] = "not_attempted"
-    return Read(outcomes, in_doubt, recorded, [])
+    return Read(outcomes, in_doubt, recorded)
 
 
 def expected_exit(setup: Setup, start: Start, tally: Counter[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.truth import CACHED, Exchange, Key
@@ -72,6 +73,10 @@ class Witness:
         world, wrong, place = self._world, self._world.wrong, (start.worker, exchange.key)
         ordinal = world.ordinals.get(exchange.key)
         self._stray(exchange, ordinal, name)
+        start.opened.add(ordinal or 0)
+        few = max(20, world.setup.concurrency)
+        if not start.succeeded and len(start.opened - start.closed) > few:
+            wrong(9, f"{name} begins one more target before the first success")
         if ordinal in start.terminal:
             wrong(12, f"{name} is for target {ordinal}, which was done before")
         since = self.doubtful[place].get(exchange.commandId)
@@ -110,9 +115,7 @@ class Witness:
 
     # ---------------------------------------------------------------- it ends
 
-    def ends(
-        self, start: Start, exchange: Exchange, status: int, headers: dict[str, str]
-    ) -> None:
+    def ends(self, start: Start, exchange: Exchange, status: int, headers: dict[str, str]) -> None:
         """The client has all of the reply that it gets; status 0: none."""
         now, place = self._world.span.now(), (start.worker, exchange.key)
         limit = start.stopped_loop
@@ -167,7 +170,8 @@ class Witness:
         """A crash left these in doubt."""
         for key in keys:
             place = (start.worker, key)
-            ids = (self._world.rows[self._world.ordinals[key]][3] or "").split()
+            listed = self._world.rows[self._world.ordinals[key]][3]
+            ids: list[str | None] = [*(listed or "").split()]
             recorded = self._world.recorded(start, key)
             for commandId in ids or [None]:
                 if commandId not in recorded:
@@ -199,7 +203,7 @@ class Witness:
         elif passes:
             self._must_stop(start, "deadline or window")
         else:
-            heard, paused = self.paused_until.get(start.number, (0.0, 0.0))
+            _, paused = self.paused_until.get(start.number, (0.0, 0.0))
             if loop.now + seconds > paused:
                 self.paused_until[start.number] = (loop.now, loop.now + seconds)
 
@@ -234,9 +238,8 @@ def retry_after(headers: dict[str, Any]) -> float | None:
     """What a Retry-After of this world asks for, read in the plainest way."""
     said = headers.get("retry-after", "")
     if said.endswith("GMT"):
-        from email.utils import parsedate_to_datetime as read
-
-        return (read(said) - read(headers["date"])).total_seconds() or None
+        wait = parsedate_to_datetime(said) - parsedate_to_datetime(headers["date"])
+        return wait.total_seconds() or None
     if said.isascii() and said.isdigit() and int(said):
         return float("inf") if len(said) > 9 else float(said)
     return None

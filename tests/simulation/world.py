@@ -36,10 +36,12 @@ _RETRIED = (OutcomeKind.FAILED, OutcomeKind.REJECTED, OutcomeKind.NOT_FOUND)
 class World:
     """Everything of one seed; `live` makes it happen, the rest is read afterwards."""
 
-    def __init__(self, seed: int, transport: str = "fake", setup: Setup | None = None) -> None:
+    def __init__(self, seed: int, transport: str = "fake", *, backwards: bool = False) -> None:
+        """backwards: the same world, its list in the opposite order."""
         self.seed = seed
         self.transport = transport
-        self.setup = setup or draw(seed, transport)
+        self.setup = draw(seed, transport)
+        self._backwards = backwards
         self.trace: list[tuple[Any, ...]] = []
         self._dead = False  # what the buried say is not heard
         self.violations: list[tuple[int, str]] = []  # invariant (0: the protocol), what
@@ -71,7 +73,7 @@ class World:
     def _plan(self) -> ledgers.Plan:
         setup = self.setup
         twin = setup.devices > 1 and setup.variant == 2
-        return (setup.scope, setup.devices, setup.variant, twin)
+        return (setup.scope, setup.devices, setup.variant, twin, self._backwards)
 
     # ---------------------------------------------------------------- the story
 
@@ -88,6 +90,10 @@ class World:
     def hash(self) -> str:
         return blake2b(repr(self.trace).encode(), digest_size=12).hexdigest()
 
+    def chance(self, name: object) -> Random:
+        """A stream of chance of its own for whoever asks."""
+        return Random(f"{self.seed} {name}")
+
     def note(self, *said: Any) -> None:
         if not self._dead:
             self.trace.append((round(self.span.now(), 6), *said))
@@ -98,14 +104,15 @@ class World:
 
     def _one_after_another(self) -> None:
         crashes = list(self.setup.crashes)
-        run_id, kinds = "run-1", ()
+        run_id = "run-1"
+        kinds: tuple[OutcomeKind, ...] = ()
         for number in range(1 + self.setup.resumes):
             start = self._start(0, run_id)
             crash = crashes.pop(0) if crashes else None
             self._process([start], crash, kinds)
             if start.crashed:
                 invariants.after_crash(self, start)
-            if start.code in (7,) or number == self.setup.resumes:
+            if start.code == 7 or number == self.setup.resumes:
                 break
             if not start.crashed and start.code in (0, 3) and self._chance.random() < 0.7:
                 break
@@ -146,6 +153,7 @@ class World:
             Random(f"{self.seed} ready {starts[0].number}"), self.span.at, _MOST_EVENTS
         )
         loop.crash_at = crash
+        loop.on_trouble = lambda said: self.wrong(0, f"unhandled: {said}")
         self.span.loop = loop
         self._schedule(loop, first=starts[0].number == 0)
         zero = self._chance.choice((0.0, 1e6, -loop.now))
@@ -162,6 +170,7 @@ class World:
             loop.bury()
         finally:
             self.span.at, self.span.loop = loop.now, None
+            loop.on_trouble = lambda _: None
             asyncio.set_event_loop(None)
             loop.close()
         for start in starts:

@@ -1,0 +1,22 @@
+"""The worlds catch what they are there for: each planted bug, within 2,000 worlds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.planted import BUGS, Bug, catch
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "-"))
+def test_a_planted_bug_is_caught(bug: Bug, tmp_path: Path) -> None:
+    """The worker with this bug violates an invariant in one of 2,000 worlds, or sooner."""
+    caught = catch(bug, tmp_path)
+    assert caught.worlds is not None, caught.said
+
+
+def test_there_are_enough_of_them() -> None:
+    """At least twelve kinds of bug, each with a name of its own."""
+    assert len({bug.name for bug in BUGS}) == len(BUGS) >= 12
