@@ -153,9 +153,10 @@ def _stays_small(world: World) -> None:
     few = max(20, setup.concurrency)
     for start in world.starts:
         most = 4 * max(few, setup.abort.consecutive) + setup.retry.budget_reserve
-        if start.stop is not None and start.stop.rule.startswith("abort"):
-            if world.witness.calls[start.number] > 3 * most:
-                world.wrong(9, f"row 28: {world.witness.calls[start.number]} calls in a storm")
+        calls = world.witness.calls[start.number]
+        aborted = start.stop is not None and start.stop.rule.startswith("abort")
+        if aborted and calls > 3 * most:
+            world.wrong(9, f"row 28: {calls} calls in a storm")
 
 
 def _one_refresh(world: World) -> None:

@@ -12,7 +12,7 @@ class DeadlockError(RuntimeError):
     """Nothing is ready, no timer is set: the world would wait for ever."""
 
 
-class _Leap(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
+class _Leap(selectors.DefaultSelector):
     """Where a real loop would sleep, the virtual one leaps."""
 
     loop: VirtualLoop

@@ -66,14 +66,15 @@ BUGS = (
     Bug(
         "claimed after sending",
         "ledger/settle.py",
-        "            return []\n        row = (head.number, lo, claim.pass_no, hi, None, now_ms)",
-        "            return []\n        row = (head.number, lo, claim.pass_no, hi - 1, None, now_ms)",
+        "        row = (head.number, lo, claim.pass_no, hi, None, now_ms)",
+        "        row = (head.number, lo, claim.pass_no, hi - 1, None, now_ms)",
     ),
     Bug(
         "settled without a claim",
         "ledger/settle.py",
-        '            row: _Row = (head.number, min(members), claim.pass_no, max(members), joined, now_ms)\n            connection.exec_driver_sql(self._sql["claim"].sql, row)\n',
-        "",
+        """            connection.exec_driver_sql(self._sql["claim"].sql, row)
+            return self""",
+        "            return self",
     ),
     Bug(
         "no taint",
@@ -84,8 +85,8 @@ BUGS = (
     Bug(
         "ambiguous is retried without a look-up",
         "run/executor.py",
-        "            if call.in_doubt and isinstance(call.last, Answered | Ambiguous):\n                await self._reconciler.look_up(case, call)\n            if",
-        "            if",
+        "            if call.in_doubt and isinstance(call.last, Answered | Ambiguous):",
+        "            if call.in_doubt and isinstance(call.last, Answered):",
     ),
     Bug(
         "503 read as refused",
@@ -206,10 +207,16 @@ BUGS = (
         "            pass",
     ),
     Bug(
-        "the first reply is believed whoever it is about",
+        "a reply is believed whoever it is about",
         "gateway/evidence.py",
-        "    if said.foreign:\n        return causes.OTHER_DEVICE\n    if said.malformed:\n        return causes.MALFORMED_ID\n    if isinstance",
-        "    if said.malformed:\n        return causes.MALFORMED_ID\n    if isinstance",
+        """        return causes.OTHER_DEVICE
+    if said.malformed:
+        return causes.MALFORMED_ID
+    if isinstance""",
+        """        return None
+    if said.malformed:
+        return causes.MALFORMED_ID
+    if isinstance""",
     ),
     Bug(
         "data: null is an empty list",

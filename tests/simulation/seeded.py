@@ -99,7 +99,7 @@ class SeededLoop(asyncio.BaseEventLoop):
             finally:
                 asyncio.tasks._leave_task(self, pretext)
                 asyncio._set_running_loop(None)
-                pretext.get_coro().close()  # type: ignore[union-attr]
+                pretext.get_coro().close()
                 pretext._log_destroy_pending = False  # type: ignore[attr-defined]
         self._tasks.clear()
         self._ready.clear()  # type: ignore[attr-defined]
@@ -112,7 +112,7 @@ class SeededLoop(asyncio.BaseEventLoop):
                 coroutine = task.get_coro()
                 for _ in range(3):  # a finally block that awaits has to be told again
                     try:
-                        coroutine.close()  # type: ignore[union-attr]
+                        coroutine.close()
                     except BaseException:  # noqa: BLE001 - dead code has no say
                         continue
                     break
@@ -182,7 +182,7 @@ class SeededLoop(asyncio.BaseEventLoop):
             handler()
         return handler is not None
 
-    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> list[Any]:  # type: ignore[override]
+    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> list[Any]:
         assert self.network is not None
         return await self.network.resolve(host, port)
 
@@ -190,7 +190,7 @@ class SeededLoop(asyncio.BaseEventLoop):
         assert self.network is not None
         await self.network.reach(sock, address)
 
-    async def create_connection(  # type: ignore[override]
+    async def create_connection(
         self, protocol_factory: Any, *_: Any, sock: Any = None, **__: Any
     ) -> tuple[Any, Any]:
         assert self.network is not None

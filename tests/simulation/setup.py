@@ -264,7 +264,7 @@ def _events(some: _Some, kind: str, devices: int) -> dict[str, Any]:
 def _accidents(some: _Some, kind: str) -> dict[str, Any]:
     crashes: tuple[int, ...] = ()
     if kind not in ("two", "calm") and some.one_in(4):
-        crashes = tuple(some.chance.randrange(20, 900) for _ in range(some.of(1, 1, 2, 3)))
+        crashes = tuple(int(10 ** some.within(1.0, 2.8)) for _ in range(some.of(1, 1, 2, 3)))
     fails = kind == "ledger"
     return {
         "crashes": crashes,

@@ -45,7 +45,7 @@ class Witness:
         world, wrong = self._world, self._world.wrong
         now = exchange.begun_loop
         name = f"request {exchange.number} ({exchange.kind})"
-        if start.stopped_loop is not None and now >= start.stopped_loop:
+        if start.stopped_loop is not None and now > start.stopped_loop + EPS:
             wrong(10, f"{name} begins after the stop")
         if start.deadline_loop is not None and now >= start.deadline_loop - 1e-9:
             wrong(10, f"{name} begins after the deadline")

@@ -1,0 +1,57 @@
+"""The example jobs, as a newcomer meets them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.stage import COMMAND, stage
+
+ROOT = Path(__file__).parents[2]
+JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+@pytest.mark.parametrize("faults", ["calm", "lossy"])
+def test_an_example_is_checked_and_rehearsed(job: Path, faults: str) -> None:
+    """`check` accepts it; a rehearsal ends well and agrees with the simulator's truth."""
+    checked = subprocess.run([*COMMAND, "check", str(job)], cwd=ROOT, check=False)
+    rehearsed = subprocess.run(
+        [*COMMAND, "run", str(job), "--faults", faults, "--rate", "none", "-o", "json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    document = json.loads(rehearsed.stdout)
+    late = document["outcomes"]["too_late"]  # the simulator lets some listed commands be gone
+    assert checked.returncode == 0
+    assert rehearsed.returncode == (3 if late else 0), rehearsed.stderr[-1000:]
+    assert document["rehearsal"]["truth_matches"] is True
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "name: x\norgId: o1\nscope: all_cached\ndevices: []\n",
+        "name: x\norgId: o1\nscope: listed\ndevices: [{productKey: p, deviceKey: d}]\n",
+        "name: x\norgId: o1\nscope: all_cached\ndevices: [{productKey: p, deviceKey: 012345}]\n",
+        (
+            "name: x\norgId: o1\nscope: all_cached\nwindow: {opens: '02:00'}\n"
+            "devices: [{productKey: p, deviceKey: d}]\n"
+        ),
+    ],
+    ids=["empty", "listed without ids", "retyped", "not supported yet"],
+)
+def test_a_broken_job_reaches_nobody(tmp_path: Path, broken: str) -> None:
+    """Exit 2 with file, line and column; no request, not even for a token."""
+    with stage(tmp_path) as gateway:
+        job = tmp_path / "broken.yaml"
+        job.write_text(broken)
+        done = gateway.command("run", job, "--yes")
+        assert done.returncode == 2
+        assert f"{job}:" in done.stderr
+        assert gateway.world.truth().requests == {}
