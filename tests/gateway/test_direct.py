@@ -142,7 +142,7 @@ async def test_idle_connections_go() -> None:
                 await ask(transport)
             assert len(transport._wires) == 1
             await asyncio.sleep(0.3)
-            assert (transport._wires, transport._idle) == (set(), [])
+            assert (transport._wires, transport._idle) == ({}, [])
             assert facts(await ask(transport)) == (True, 200, BODY, None)
         assert len(server.connections) == 4
 
@@ -203,7 +203,7 @@ async def test_an_idle_connection_that_speaks_is_closed_at_once() -> None:
         await ask(transport)
         assert len(transport._idle) == 1
         await asyncio.sleep(0.06)
-        assert (transport._idle, transport._wires) == ([], set())
+        assert (transport._idle, transport._wires) == ([], {})
 
 
 # ---------------------------------------------------------------- time
@@ -267,7 +267,7 @@ async def test_cut_while_writing() -> None:
         await asyncio.sleep(0.1)
         transport.cut(CLOCK.monotonic())
         assert facts(await flying) == (True, None, b"", "cut")
-        assert transport._wires == set()
+        assert transport._wires == {}
 
 
 # ---------------------------------------------------------------- and the rest

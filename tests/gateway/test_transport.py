@@ -611,9 +611,9 @@ async def test_cancelling_passes_through() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         if isinstance(transport, SessionTransport):
-            assert transport._exchanges == set()
+            assert transport._exchanges == {}
         else:
-            assert transport._wires == set()
+            assert transport._wires == {}
 
 
 async def test_an_unused_transport_closes() -> None:

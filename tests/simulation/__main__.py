@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--catch", action="store_true", help="stop at the first violation")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")  # of what crashes leave unclosed
+    sys.unraisablehook = lambda _: None
     if asked.worlds is None:
         if asked.seed is None:
             parser.error("give a seed, or --worlds N")

@@ -240,8 +240,16 @@ class Gateway:
         self.taken[exchange.run, exchange.key].update(ids)
         self.note("executed", exchange.number, ids)
 
+    def _perhaps_released(self, thing: Thing) -> None:
+        if self._chance.random() < 0.1:
+            for _ in range(len(thing.cached())):
+                self.take_away(thing, self._span.now(), RELEASED)
+
     def sharp(self, search: Exchange) -> None:
         """The worst moment for a look-up: what was pending happens right behind a search."""
+        looks_back = search.kind == "search" and search.state == CANCELLED
+        if looks_back and search.thing is not None and self._setup.others:
+            self._perhaps_released(search.thing)  # and before it is called again
         if search.kind != "search" or self._chance.random() >= 0.3:
             return
         now = self._span.now()

@@ -179,6 +179,7 @@ BUGS = (
         "        bounds = Bounds(clock, deadline=deadline, until_ms=work.until_ms)\n",
         "        ends = clock.wall_ms() + int((limits.deadline or 0) * 1000)\n"
         "        bounds = Bounds(clock, until_ms=ends if limits.deadline else work.until_ms)\n",
+        first=800,
     ),
     Bug(
         "what became of a command before counts as cancelled",
@@ -191,7 +192,7 @@ BUGS = (
         "ledger/writer.py",
         "        if self._list is not None and not self._list.in_doubt:",
         "        if True:",
-        first=1_700,
+        first=3_000,
     ),
     Bug(
         "a token is asked for after the stop",
@@ -225,9 +226,9 @@ BUGS = (
         '    data = envelope.get("data") or []\n',
     ),
     Bug(
-        "the cap on what is in flight leaks",
-        "run/pace.py",
-        "self.in_flight >= self.window or self._opens > now",
-        "self.in_flight > self.window or self._opens > now",
+        "what is in flight gets no end when the run stops",
+        "run/session.py",
+        "        switch.on_throw(self._drain)\n",
+        "",
     ),
 )

@@ -249,6 +249,9 @@ class World:
     def _schedule(self, loop: SeededLoop, *, first: bool) -> None:
         """What happens to the machine."""
         if not first:
+            if self._chance.random() < 0.2:
+                at = loop.now + self._chance.uniform(0.0, 4.0)
+                loop.call_at(at, self._signal, loop, 15)
             return
         for at, number in self.setup.signals:
             loop.call_at(at, self._signal, loop, number)

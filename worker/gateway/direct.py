@@ -48,7 +48,7 @@ class DirectTransport:
         self._dialer: Dialer | None = None
         self._start = "POST " + self._base.raw_path.rstrip("/")
         self._host = ""  # of the request; known with the dialer
-        self._wires: set[Wire] = set()
+        self._wires: dict[Wire, None] = {}  # in the order they were opened
         self._idle: list[Wire] = []  # the one used last is the last
         self._dialing: dict[asyncio.Timeout, float] = {}  # and when each has to be through
         self._queue: deque[Exchange] = deque()
@@ -124,7 +124,7 @@ class DirectTransport:
 
     def gone(self, wire: Wire) -> None:
         """Its place is the next one's."""
-        self._wires.discard(wire)
+        self._wires.pop(wire, None)
         if wire in self._idle:
             self._idle.remove(wire)
         self._offer()
@@ -192,7 +192,7 @@ class DirectTransport:
         try:
             async with timeout:
                 wire = await dialer.dial(self)
-                self._wires.add(wire)
+                self._wires[wire] = None
         except TimeoutError:
             late = self._clock.monotonic() >= self._cut
             fault = causes.CUT if late else causes.CONNECT_TIMEOUT

@@ -38,7 +38,7 @@ class SessionTransport:
             settings.ca_file, settings.client_cert_file, settings.client_key_file
         )
         self._session: aiohttp.ClientSession | None = None
-        self._exchanges: set[_Exchange] = set()
+        self._exchanges: dict[_Exchange, None] = {}  # in the order they began
         self._cut = math.inf  # moment after which nothing lives
 
     async def post(
@@ -49,11 +49,11 @@ class SessionTransport:
         exchange = _Exchange(self._clock, deadline, self._settings.connect_timeout, self._cut)
         try:
             async with exchange.timeout:
-                self._exchanges.add(exchange)
+                self._exchanges[exchange] = None
                 try:
                     await self._talk(exchange, target, headers, body)
                 finally:
-                    self._exchanges.discard(exchange)
+                    self._exchanges.pop(exchange, None)
         except TimeoutError:
             exchange.fault = exchange.why_timed_out()
         return exchange.reply()
