@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--catch", action="store_true", help="stop at the first violation")
     asked = parser.parse_args()
+    campaign.quietly()
     warnings.simplefilter("ignore")  # of what crashes leave unclosed
     sys.unraisablehook = lambda _: None
     if asked.worlds is None:

@@ -93,10 +93,15 @@ def run(first: int, worlds: int, transport: str, processes: int) -> Tally:
             whole.add(play_some(chunk, transport))
         return whole
     fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=fresh) as pool:
+    with ProcessPoolExecutor(processes, mp_context=fresh, initializer=quietly) as pool:
         for part in pool.map(play_some, chunks, [transport] * len(chunks)):
             whole.add(part)
     return whole
+
+
+def quietly() -> None:
+    """A crash leaves coroutines that end without their loop; what they say then is no news."""
+    sys.unraisablehook = lambda _: None
 
 
 def _starts(first: int, worlds: int) -> Iterator[int]:

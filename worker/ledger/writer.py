@@ -110,7 +110,7 @@ class Writer:
         self._wake.set()
         try:
             return await waiter.wait()
-        except anyio.get_cancelled_exc_class():
+        except BaseException:  # a cancellation, or the end of a loop that was torn down
             self._give_up(waiter)
             raise
 
