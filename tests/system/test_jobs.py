@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.stage import COMMAND, stage
+from tests.system.stage import COMMAND, devices, stage
 
 ROOT = Path(__file__).parents[2]
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
@@ -55,3 +55,14 @@ def test_a_broken_job_reaches_nobody(tmp_path: Path, broken: str) -> None:
         assert done.returncode == 2
         assert f"{job}:" in done.stderr
         assert gateway.world.truth().requests == {}
+
+
+def test_a_complete_run_still_writes_reports(tmp_path: Path) -> None:
+    """`resume` of a run that is done sends nothing, writes what `--report` asks, exits as before."""
+    with stage(tmp_path, busy=0.5) as gateway:
+        gateway.run("run", gateway.job("done", devices(10)), "--yes")
+        before = gateway.world.truth().requests
+        code, document = gateway.run("resume", "last", "--yes", "--report", "ndjson=again.ndjson")
+        assert (code, gateway.world.truth().requests) == (0, before)
+        assert len((tmp_path / "again.ndjson").read_text().splitlines()) == 10
+        assert list(document["reports"]) == ["again.ndjson"]

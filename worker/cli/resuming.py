@@ -7,7 +7,7 @@ from itertools import chain
 
 from worker.cli import asking, desk
 from worker.cli.asked import Ask, Done, carry_out_asked, done, relimited, report_specs, show
-from worker.cli.series import Office, Order, Result, summary_of
+from worker.cli.series import Office, Order, report_complete
 from worker.cli.terms import terms_of
 from worker.errors import RefusedError, UsageError
 from worker.job.units import format_duration, parse_duration
@@ -38,10 +38,13 @@ def resume(run: str, ask: Ask, *, retry: str | None, max_age: str | None) -> Don
             terms = relimited(terms_of(record), ask, settings)
             _check_resumable(record, max_age, office)
             legs = what_is_left(office.store, record, terms.limit, kinds)
-            if not legs and record.end is not None:
-                return _complete(record, office, ask)
             until_ms = asking.until(ask.until, office.clock)
             order = Order(record, terms, legs, specs, until_ms, resumed=True)
+            if not legs and record.end is not None:
+                desk.say(f"run {record.run_id} is complete: nothing is sent")
+                result = report_complete(order, office, record.end)
+                show(result, ask)
+                return done([result])
             left = sum(len(leg.members or ()) for leg in legs)
             left += len(office.store.unclaimed(record.run_id))
             what = f"resume run {record.run_id}: {left} of {record.targets} devices left"
@@ -70,15 +73,6 @@ def what_is_left(
     if again:
         legs.append(Leg(next_pass + 1, tuple(sorted(again))))
     return tuple(legs)
-
-
-def _complete(record: RunRecord, office: Office, ask: Ask) -> Done:
-    """Nothing is left: show how it ended."""
-    desk.say(f"run {record.run_id} is complete: nothing is sent")
-    code = record.end.exit_code if record.end else 0
-    result = Result(code, summary_of(office.store, record.run_id))
-    show(result, ask)
-    return done([result])
 
 
 def _kinds(retry: str | None) -> tuple[OutcomeKind, ...]:

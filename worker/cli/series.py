@@ -126,6 +126,14 @@ def carry_out(order: Order, office: Office) -> Result:
     return _report(order, office, files, end)
 
 
+def report_complete(order: Order, office: Office, end: RunEnd) -> Result:
+    """A run of which nothing is left: its reports, once more, and how it ended."""
+    record = order.record
+    started_ms = record.started_ms or record.planned_ms
+    files = open_reports(order.reports, job=record.job, run_id=record.run_id, started_ms=started_ms)
+    return _report(order, office, files, end)
+
+
 async def _work(
     order: Order, office: Office, engine: Engine, watch: Watch
 ) -> tuple[Ending, Rehearsal | None]:
