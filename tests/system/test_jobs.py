@@ -58,7 +58,7 @@ def test_a_broken_job_reaches_nobody(tmp_path: Path, broken: str) -> None:
 
 
 def test_a_complete_run_still_writes_reports(tmp_path: Path) -> None:
-    """`resume` of a run that is done sends nothing, writes what `--report` asks, exits as before."""
+    """`resume` of a run that is done sends nothing, writes its reports and exits as before."""
     with stage(tmp_path, busy=0.5) as gateway:
         gateway.run("run", gateway.job("done", devices(10)), "--yes")
         before = gateway.world.truth().requests
