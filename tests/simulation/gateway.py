@@ -241,15 +241,15 @@ class Gateway:
         self.note("executed", exchange.number, ids)
 
     def _perhaps_released(self, thing: Thing) -> None:
-        if self._chance.random() < 0.1:
+        if self._chance.random() < 0.5:
             for _ in range(len(thing.cached())):
                 self.take_away(thing, self._span.now(), RELEASED)
 
     def sharp(self, search: Exchange) -> None:
         """The worst moment for a look-up: what was pending happens right behind a search."""
-        looks_back = search.kind == "search" and search.state == CANCELLED
-        if looks_back and search.thing is not None and self._setup.others:
-            self._perhaps_released(search.thing)  # and before it is called again
+        thing = search.thing
+        if search.state == CANCELLED and thing is not None and self._seen_undone(search):
+            self._perhaps_released(thing)  # and before it is called again
         if search.kind != "search" or self._chance.random() >= 0.3:
             return
         now = self._span.now()
@@ -264,6 +264,15 @@ class Gateway:
                 for command in search.thing.commands if search.thing else ():
                     if command.commandId in exchange.executed:
                         command.visible = max(now, command.shown)
+
+    def _seen_undone(self, search: Exchange) -> bool:
+        """Whether this is the last try of a look-up that shows a call not executed."""
+        now = self._span.now()
+        return any(
+            e.thing is search.thing and e.kind == "cancel" and e.limit <= now and not e.executed
+            for e in self.exchanges[-60:]
+            if e.ended is not None and e.proof == "AM"
+        )
 
     def cache(self, thing: Thing, commandId: str, at: float) -> None:
         """Somebody caches a command, unless the device's cache is full."""
@@ -339,16 +348,3 @@ class Gateway:
     @staticmethod
     def _name(exchange: Exchange, fate: Fate) -> None:
         exchange.fault, exchange.row, exchange.proof = fate.name, fate.row, fate.proof
-
-
-def start_others(gateway: Gateway, setup: Setup, chance: Random) -> None:
-    """What other people will do meanwhile."""
-    for number in range(setup.others):
-        thing = gateway.things[chance.randrange(len(gateway.things))]
-        at, what = chance.uniform(0.0, 8.0), chance.randrange(3)
-        if what == 0:
-            commandId = str(7_000_000_000_000_000_000 + number)
-            gateway.later(at, lambda now, t=thing, c=commandId: gateway.cache(t, c, now))  # type: ignore[misc]
-        else:
-            state = CANCELLED if what == 1 else RELEASED
-            gateway.later(at, lambda now, t=thing, s=state: gateway.take_away(t, now, s))  # type: ignore[misc]

@@ -12,17 +12,16 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from tests.simulation import invariants, ledgers
-from tests.simulation.clock import WALL_MS
+from tests.simulation import fleet, invariants, ledgers
 from tests.simulation.fake import FakeTransport
-from tests.simulation.gateway import Gateway, start_others
+from tests.simulation.gateway import Gateway
 from tests.simulation.ledgers import Ledger
 from tests.simulation.memory import reach
 from tests.simulation.process import Process, Start, terms
 from tests.simulation.seeded import CrashError, EndlessError, SeededLoop, silence
-from tests.simulation.setup import Setup, draw
+from tests.simulation.setup import draw
 from tests.simulation.span import Span, WorldClock
-from tests.simulation.truth import CANCELLED, Cached, Exchange, Thing
+from tests.simulation.truth import Exchange
 from tests.simulation.verdicts import read
 from tests.simulation.witness import Witness
 from worker.errors import UsageError
@@ -48,14 +47,14 @@ class World:
         self.span = Span()
         self.starts: list[Start] = []
         self.plan = self._plan()
-        self.things = _things(self.setup, self.plan, Random(f"{seed} things"))
+        self.things = fleet.things(self.setup, Random(f"{seed} things"))
         self.gateway = Gateway(self.setup, self.span, self.things, Random(f"{seed} gateway"))
         self.gateway.note = self.note
         self.gateway.wrong = self.wrong
         self.gateway.arrived = self._arrived
         self.gateway.answered = self._answered
         self.gateway.begun = self._begun
-        start_others(self.gateway, self.setup, Random(f"{seed} others"))
+        fleet.start_others(self.gateway, self.setup, Random(f"{seed} others"))
         workers = 2 if self.setup.kind == "two" else 1
         self.ledgers = [Ledger(n, ledgers.planned(self.plan)) for n in range(workers)]
         for ledger in self.ledgers:
@@ -305,32 +304,6 @@ async def _all(jobs: list[Coroutine[Any, Any, None]]) -> None:
 
 def _key(row: tuple[str | None, ...]) -> tuple[str, ...]:
     return (row[2],) if row[2] else (row[0] or "", row[1] or "")
-
-
-def _things(setup: Setup, plan: ledgers.Plan, chance: Random) -> list[Thing]:
-    """The devices of a plan and what is cached for them."""
-    things = []
-    for index in range(setup.devices):
-        thing = Thing(index, f"p{index % 2}", f"d{index}", f"a{index}", commands=[])
-        thing.curse = setup.curses.get(index)
-        thing.bug = index in setup.bugs
-        count = chance.choice((0, 0, 1, 1, 2, 3, 4))
-        if chance.random() < 0.01:
-            count = 50
-        for number in range(count):
-            age = 1000.0 - number + chance.random() * 3600
-            thing.commands.append(_old(setup, ledgers.command_id(index, number), age))
-        if chance.random() < 0.03:  # a history that takes several pages
-            for number in range(chance.randrange(1, 130)):
-                old = _old(setup, ledgers.command_id(index, 500 + number), 90_000.0 + number)
-                old.change(CANCELLED, -50_000.0, 0.0)
-                thing.commands.append(old)
-        things.append(thing)
-    return things
-
-
-def _old(setup: Setup, commandId: str, age: float) -> Cached:
-    return Cached(commandId, -age, WALL_MS + setup.skew_ms - int(age * 1000), -age)
 
 
 def play(seed: int, transport: str = "fake") -> World:
