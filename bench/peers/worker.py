@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import anyio
 
 from bench.peers.frame import FIRST, Task, cpu, report
+from worker.cli.app import seldom_collect
 from worker.cli.engine import Engine, Place, Work
 from worker.cli.terms import Terms
 from worker.cli.watch import Watch
@@ -97,6 +98,7 @@ def plan(store: Store, devices: int, terms: Terms, clock: SystemClock) -> RunRec
 
 def main() -> None:
     """BASE DEVICES CONNECTIONS [CA_FILE], as every peer."""
+    seldom_collect()
     base, devices, connections, *ca = sys.argv[1:]
     task = Task(base, int(devices), int(connections), ca[0] if ca else None)
     with TemporaryDirectory() as folder:

@@ -28,9 +28,10 @@ from worker.model import (
     Stop,
     Target,
 )
-from worker.run.case import Call, Case, as_it_stands, verdict
+from worker.run.case import Call, Case
 from worker.run.course import drive
 from worker.run.executor import Executor
+from worker.run.outcome import as_it_stands, verdict
 from worker.run.pace import Pace
 from worker.run.reconcile import LookupRules, Reconciler
 from worker.run.record import Recorder

@@ -20,7 +20,8 @@ from worker.model import (
     OutcomeKind,
     Refused,
 )
-from worker.run.case import Call, Case, Standing, as_it_stands, verdict
+from worker.run.case import Call, Case, Standing
+from worker.run.outcome import as_it_stands, verdict
 
 S, K = Standing, OutcomeKind
 SETTLED = (

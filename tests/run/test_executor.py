@@ -242,13 +242,13 @@ async def test_a_bug_comes_out_of_the_course() -> None:
         await rig.drive(case)
     assert case.calls[0].sending
     case = rig.runner._open(ClaimedTarget(whole(), 0))
-    rig.pace.acquire = _broken  # type: ignore[method-assign]
+    rig.pace.enter = _broken  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
         await rig.drive(case)
     assert not case.calls[0].sending, "a bug before anything went out"
 
 
-async def _broken() -> int | None:
+def _broken() -> int | None:
     raise RuntimeError("a bug of ours")
 
 

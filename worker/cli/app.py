@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from enum import StrEnum
@@ -283,8 +284,15 @@ def _leave(done: asked.Done) -> None:
     raise typer.Exit(done.code)
 
 
+def seldom_collect() -> None:
+    """Look for reference cycles seldom: the path of a device makes none, and has no time for it."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
+    seldom_collect()
     named = [word.partition("=")[0] for word in sys.argv[1:]]
     later = [word for word in named if word in _LATER_OPTIONS]
     if named and named[0] in _LATER:

@@ -6,8 +6,8 @@ asks for a token before each of them; how late the gateway's clock is is measure
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Final, TypeVar
+from collections.abc import Collection, Coroutine
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -70,9 +70,9 @@ class GatewayClient:
         self._stamps = Timestamps(clock)
         self._skew = _Skew(clock)
 
-    async def authorize(self) -> NotSent | None:
+    def authorize(self) -> Coroutine[Any, Any, NotSent | None]:
         """None once a usable token is at hand; else why there is none, for the whole run."""
-        return await self._tokens.ready()
+        return self._tokens.ready()
 
     async def cancel(self, call: CancelCall) -> Evidence:
         """Cancel every cached command of a device, or one; one request.
@@ -136,8 +136,9 @@ class GatewayClient:
 
     def _judge(self, token: Token, read: _Read) -> _Read:
         """What the reply says of the token, and what the clocks say of a refusal."""
-        if isinstance(read, Answered | Page):
+        if isinstance(read, _GRANTED):
             self._tokens.accepted(token)
+            return read
         if not isinstance(read, Refused) or read.cause not in _TIME_MATTERS:
             return read
         fatal = read.cause == causes.TOKEN and self._tokens.rejected(token)
@@ -149,6 +150,7 @@ class GatewayClient:
         )
 
 
+_GRANTED: Final = (Answered, Page)  # a tuple: asked for every device
 _TIME_MATTERS: Final = frozenset({causes.TOKEN, causes.BAD_REQUEST})
 _NO_TOKEN: Final = NotSent(cause=causes.NO_TOKEN)
 

@@ -1,8 +1,8 @@
 """What is used of aiohttp below its session, where names are not documented: all of it is here.
 
-A connection comes from the public TCPConnector, a reply is read by aiohttp's response handler
-and parser, and between the two stands a Wire. tests/gateway/test_connector.py names what an
-aiohttp must have for that; one that lacks it fails there, not in a run.
+A connection comes from the public TCPConnector, a reply that is not plain is read by aiohttp's
+response handler and parser, and between the two stands a Wire. tests/gateway/test_connector.py
+names what an aiohttp must have for that; one that lacks it fails there, not in a run.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from yarl import URL
 from worker.gateway import causes
 from worker.gateway.exchange import MAX_BODY, Reply, TransportSettings
 from worker.gateway.faults import fault_of
+from worker.gateway.plain_reply import plain_reply
 from worker.gateway.sockets import Unread, open_connector
 
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
@@ -105,6 +106,7 @@ class Wire(ResponseHandler):
         self._wire = transport
         self._owner = owner
         self._used = False
+        self._parsing = False  # what comes is for the parser
         self._held = False  # the parser was told to pause
         self._collecting = False
         self._unread = Unread(transport)
@@ -126,7 +128,7 @@ class Wire(ResponseHandler):
         self.exchange = exchange
         exchange.wire = self
         self._used = True
-        self.set_response_params(read_until_eof=True, auto_decompress=False)
+        self._parsing = False
         self._wire.write(exchange.data)
 
     def end(self, fault: str) -> None:
@@ -147,6 +149,12 @@ class Wire(ResponseHandler):
         if self.exchange is None:
             self.drop()  # nobody asked; it must not answer the next request
             return
+        if not self._parsing:
+            if (plain := plain_reply(data)) is not None:
+                self._answer(plain)
+                return
+            self._parsing = True
+            self.set_response_params(read_until_eof=True, auto_decompress=False)
         super().data_received(data)
         if self._collecting:
             return
@@ -211,18 +219,23 @@ class Wire(ResponseHandler):
             self._finish(causes.TRUNCATED)
 
     def _finish(self, fault: str | None) -> None:
-        exchange, self.exchange = self.exchange, None
-        if exchange is None:
+        if self.exchange is None:
             return
         message, self._message, self._content = self._message, None, None
         body, self._body = bytes(self._body), b""
-        if not exchange.answer.done():
-            exchange.answer.set_result(
-                Reply(True, None, _NO_HEADERS, body, fault)
-                if message is None
-                else Reply(True, message.code, message.headers, body, fault)
-            )
-        if fault is not None or self._surplus or self.should_close or self._unfinished():
+        self._answer(
+            Reply(True, None, _NO_HEADERS, body, fault)
+            if message is None
+            else Reply(True, message.code, message.headers, body, fault),
+            spent=self._surplus or self.should_close,
+        )
+
+    def _answer(self, reply: Reply, *, spent: bool = False) -> None:
+        """The end of an exchange; spent: the connection can carry no other."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None and not exchange.answer.done():
+            exchange.answer.set_result(reply)
+        if spent or reply.fault is not None or self._unfinished():
             self.drop()
         else:
             self._owner.freed(self)

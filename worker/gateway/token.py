@@ -56,7 +56,7 @@ class Token(Struct, frozen=True, eq=False):
 
     text: Secret
     expires_at: float  # monotonic, counted from before it was asked for
-    drift: int  # ms, wall clock minus monotonic clock when it was fetched
+    drift: float  # ms, wall clock minus monotonic clock when it was fetched
     after_401: bool  # fetched because its predecessor was turned down
 
 
@@ -85,7 +85,6 @@ class Tokens:
         self._patience = patience
         self._request_timeout = request_timeout  # s
         self._stamps = Timestamps(clock)
-        self._last_stamp = 0
         self._fetching = asyncio.Lock()
         self._token: Token | None = None
         self._renew_at = 0.0  # monotonic
@@ -101,14 +100,14 @@ class Tokens:
     async def ready(self) -> NotSent | None:
         """None once a usable token is at hand; a failure holds for the rest of the run."""
         while self._failed is None:
-            token = self._usable()
-            due = self._clock.monotonic() >= self._renew_at
-            if token is not None and (not due or self._fetching.locked()):
+            now = self._clock.monotonic()
+            token = self._usable(now)
+            if token is not None and (now < self._renew_at or self._fetching.locked()):
                 return None
             async with self._fetching:
-                if self._usable() is token:  # else somebody else was first
+                if self._usable(self._clock.monotonic()) is token:  # else somebody was first
                     await self._renew(token)
-            if self._usable() is not None:
+            if self._usable(self._clock.monotonic()) is not None:
                 return None
         return self._failed
 
@@ -129,16 +128,17 @@ class Tokens:
         self._turned_down = True
         return False
 
-    def _usable(self) -> Token | None:
+    def _usable(self, now: float) -> Token | None:
         token = self._token
-        if token is None or self._clock.monotonic() >= token.expires_at:
+        if token is None or now >= token.expires_at:
             return None
         # The machine slept, or its clock was set: what is left of a life is anybody's guess.
-        slept = abs(self._drift() - token.drift) > _SLEPT
+        slept = abs(self._drift(now) - token.drift) > _SLEPT
         return None if slept else token
 
-    def _drift(self) -> int:
-        return self._clock.wall_ms() - round(self._clock.monotonic() * 1000)
+    def _drift(self, now: float) -> float:
+        """Wall clock minus monotonic clock, ms."""
+        return self._clock.wall_ms() - now * 1000
 
     async def _renew(self, old: Token | None) -> None:
         """One try while the old token is good, else as many as patience gives."""
@@ -184,7 +184,7 @@ class Tokens:
         self._token = Token(
             text=Secret(text),
             expires_at=asked + life,
-            drift=self._drift(),
+            drift=self._drift(self._clock.monotonic()),
             after_401=self._turned_down,
         )
         self._turned_down = False

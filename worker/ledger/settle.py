@@ -10,6 +10,7 @@ better, and a doubt mark may move to a later attempt.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -41,6 +42,7 @@ from worker.model import (
     Target,
 )
 
+_GROUPS = (64, 16, 4, 1)  # rows that one insert writes
 _PARTS = (512, 64, 8)  # sizes of an IN list; few, so that each is compiled once
 _ALL_CACHED = AllCached()
 _Row = tuple[Any, ...]
@@ -66,6 +68,7 @@ class Settling:
         self._keep_input = keep_input
         self._statements = hot_statements(dialect.name)
         self._sql = {name: Prepared(made, dialect) for name, made in self._statements.items()}
+        self._outcomes = {size: self._sql["outcome"].rows(size) for size in _GROUPS}
 
     def commit(
         self,
@@ -128,9 +131,15 @@ class Settling:
                 doubts.append(_doubt(run, entry, entry.verdict))
             elif entry.verdict is not None:
                 outcomes.append(_outcome(run, entry, entry.verdict, now_ms))
-        for name, rows in (("command", commands), ("doubt", doubts), ("outcome", outcomes)):
+        for name, rows in (("command", commands), ("doubt", doubts)):
             if rows:
                 connection.exec_driver_sql(self._sql[name].sql, rows)
+        at = 0
+        while at < len(outcomes):
+            size = next(size for size in _GROUPS if size <= len(outcomes) - at)
+            values = tuple(chain.from_iterable(outcomes[at : at + size]))
+            connection.exec_driver_sql(self._outcomes[size], values)
+            at += size
 
     def _command(
         self, run: int, ordinal: int, result: CommandResult, clash: str | None, now_ms: int

@@ -52,6 +52,7 @@ class Writer:
         self._concurrency = concurrency
         self._on_commit = on_commit
         self._rate = SettleRate(clock)
+        self._ahead = concurrency  # how many may be claimed beyond those in flight
         self._entries: list[Entry] = []
         self._committing: list[Entry] = []
         self._open: set[int] = set()  # ordinals claimed, nothing durable of them yet
@@ -180,17 +181,13 @@ class Writer:
     def _idle(self) -> bool:
         return not (self._entries or self._asks or self._claims or self._unfetched)
 
-    def _ahead(self) -> int:
-        """How many may be claimed beyond those in flight."""
-        return max(self._concurrency, math.ceil(PATIENCE * self._rate.per_second))
-
     def _batch(self) -> int:
-        return max(1, self._ahead() // 2)
+        return max(1, self._ahead * 2 // 3)
 
     def _room(self) -> int:
         """How many may be claimed by a commit that settles what was put."""
         left = len(self._open) - len(self._settling)
-        return self._concurrency + self._ahead() - left
+        return self._concurrency + self._ahead - left
 
     # ------------------------------------------------------------ one commit
 
@@ -210,6 +207,7 @@ class Writer:
         committed, self._committing = self._committing, []
         self._open -= group.settling
         self._rate.settled(len(group.settling))
+        self._ahead = max(self._concurrency, math.ceil(PATIENCE * self._rate.per_second))
         self._grant(group, granted.targets)
         for ask in group.asks:
             ask.event.set()

@@ -1,7 +1,6 @@
-"""An open target: what was tried, what is proven, and which outcome follows from it.
+"""An open target: what was tried, and what is proven of it.
 
-A case is the only mutable thing on the path of a target. It belongs to one worker at a time, and
-`verdict` and `as_it_stands` are pure functions of what it holds.
+A case is the only mutable thing on the path of a target. It belongs to one worker at a time.
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from worker.model import (
-    Ambiguous,
-    Answered,
     AssetId,
     CancelCall,
     CancelOne,
@@ -19,13 +16,7 @@ from worker.model import (
     CommandResult,
     Evidence,
     Identity,
-    Listed,
-    NotSent,
-    Outcome,
-    OutcomeKind,
     Proof,
-    Refused,
-    Result,
     Target,
 )
 
@@ -42,16 +33,6 @@ class Standing(StrEnum):
     REJECTED = "rejected"
     NOT_FOUND = "not_found"
     ANOMALOUS = "anomalous"
-
-
-_UNRESOLVED = (Standing.UNKNOWN, Standing.FAILED, Standing.REJECTED, Standing.NOT_FOUND)
-_RESULTS: dict[Standing, Result] = {
-    Standing.EMPTY: "not_cached",
-    Standing.UNKNOWN: "unknown",
-    Standing.FAILED: "failed",
-    Standing.REJECTED: "rejected",
-    Standing.NOT_FOUND: "rejected",
-}
 
 
 class Call:
@@ -147,10 +128,11 @@ class Case:
     @property
     def may_be_put_off(self) -> bool:
         """Whether a later pass may do what this one could not: all of it is proven unsent."""
-        failed = any(c.spent for c in self.calls) or self.discovery is Standing.FAILED
+        if self.discovery is not Standing.FAILED and not any(c.spent for c in self.calls):
+            return False
         anomalous = any(c.standing is Standing.ANOMALOUS for c in self.calls)
-        barred = anomalous or self.tainted or self.cause in ("search_denied", "internal_error")
-        return failed and not barred
+        barred = self.cause in ("search_denied", "internal_error")
+        return not (anomalous or self.tainted or barred)
 
     @property
     def tainted(self) -> bool:
@@ -190,130 +172,6 @@ class Case:
         if call.commandId is None:
             return frozenset(self.recorded)
         return frozenset({call.commandId} & self.recorded.keys())
-
-
-def verdict(case: Case, now: float) -> Outcome:
-    """The outcome of a case whose calls are all done, or of which no more will be asked."""
-    standings = [call.standing for call in case.calls]
-    if case.discovery is not None:
-        standings.append(case.discovery)
-    if Standing.ANOMALOUS in standings:
-        return _outcome(case, OutcomeKind.ANOMALOUS, now, Standing.ANOMALOUS)
-    if Standing.INCOMPLETE in standings:
-        return _outcome(case, OutcomeKind.CANCELLED_INCOMPLETE, now, Standing.INCOMPLETE)
-    for unresolved in _UNRESOLVED:
-        if unresolved in standings:
-            kind = OutcomeKind(unresolved.value)
-            if case.recorded:
-                kind = OutcomeKind.CANCELLED_INCOMPLETE
-            return _outcome(case, kind, now, unresolved)
-    if case.recorded:
-        return _outcome(case, OutcomeKind.CANCELLED, now, Standing.CANCELLED)
-    if isinstance(case.target.scope, Listed):
-        return _outcome(case, OutcomeKind.TOO_LATE, now, Standing.EMPTY)
-    nothing = OutcomeKind.NOTHING_MATCHED if case.by_id else OutcomeKind.NOTHING_CACHED
-    return _outcome(case, nothing, now, Standing.EMPTY)
-
-
-def as_it_stands(case: Case, now: float, cause: str) -> Outcome | None:
-    """The outcome of a case that the run's end cut short; None: not attempted.
-
-    cause says why, for what stays open: aborted, signal, deadline, window.
-    """
-    for call in case.calls:
-        if call.in_doubt and call.standing in (Standing.OPEN, Standing.EMPTY):
-            call.standing = Standing.UNKNOWN
-            call.cause = call.cause or cause
-    unsent = any(call.standing is Standing.OPEN for call in case.calls) or not case.calls
-    unsent = unsent or case.by_id
-    unsure = any(c.standing in (Standing.UNKNOWN, Standing.ANOMALOUS) for c in case.calls)
-    if not unsent or unsure:
-        return verdict(case, now)
-    if case.recorded:
-        for call in case.calls:
-            if call.standing is Standing.OPEN:
-                call.cause = cause
-        return _outcome(case, OutcomeKind.CANCELLED_INCOMPLETE, now, Standing.OPEN)
-    return None
-
-
-def _outcome(case: Case, kind: OutcomeKind, now: float, because: Standing) -> Outcome:
-    call = next((c for c in case.calls if c.standing is because), None)
-    last = call.last if call else None
-    return Outcome(
-        target=case.target,
-        kind=kind,
-        commands=_results(case),
-        identity=case.identity,
-        cause=case.cause or (call.cause if call else None),
-        attempts=case.attempts,
-        tainted=case.tainted,
-        evidence=_proof(case, call),
-        http_status=_status(last),
-        code=_code(last),
-        message=None if last is None or isinstance(last, Answered) else last.message,
-        requestId=None if last is None or isinstance(last, NotSent) else last.requestId,
-        duration_ms=round((now - case.opened) * 1000),
-    )
-
-
-def _results(case: Case) -> tuple[CommandResult, ...]:
-    """Everything recorded, and what became of each other id that was asked for."""
-    results = list(case.recorded.values())
-    for call in case.calls:
-        if call.commandId is None or call.commandId in case.recorded:
-            continue
-        if (result := _RESULTS.get(call.standing)) is not None:
-            known = call.known or Command(call.commandId)
-            state = call.state if call.state is not None else known.state
-            told = Command(
-                commandId=known.commandId,
-                created_ms=known.created_ms,
-                type=known.type,
-                name=known.name,
-                tslIdentifier=known.tslIdentifier,
-                state=state,
-            )
-            last = call.last
-            requestId = None if last is None or isinstance(last, NotSent) else last.requestId
-            results.append(CommandResult(told, result, _told(call), requestId, call.attempts))
-    return tuple(results)
-
-
-def _proof(case: Case, call: Call | None) -> Proof | None:
-    if any(found.evidence == "search" for found in case.recorded.values()):
-        return "search"
-    if case.recorded or call is None:
-        return "response" if case.recorded else ("search" if case.by_id else None)
-    return _told(call)
-
-
-def _told(call: Call) -> Proof | None:
-    if call.standing is Standing.UNKNOWN:
-        return None
-    if call.looked_up:
-        return "search"
-    return "response" if isinstance(call.last, Answered | Refused) else None
-
-
-def _status(last: Evidence | None) -> int | None:
-    match last:
-        case Answered():
-            return 200
-        case Refused(status=status) | Ambiguous(status=status):
-            return status
-        case _:
-            return None
-
-
-def _code(last: Evidence | None) -> int | None:
-    match last:
-        case Answered():
-            return 0
-        case Refused(code=code) | Ambiguous(code=code):
-            return code
-        case _:
-            return None
 
 
 def _spelled(target: Target) -> Identity:

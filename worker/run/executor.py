@@ -124,7 +124,7 @@ class Executor:
             raise
         call.attempts += 1
         case.attempts += 1
-        if isinstance(evidence, Answered | Ambiguous):
+        if isinstance(evidence, Ambiguous) or (call.tainted and isinstance(evidence, Answered)):
             call.sent(sent, gateway_ms_at(self._gateway, self._clock, sent))
         _keep(case, call, evidence)
         call.sending = False
@@ -242,13 +242,6 @@ def _keep(case: Case, call: Call, evidence: Evidence) -> None:
     """Keep in the case what one attempt proved."""
     call.last = evidence
     match evidence:
-        case NotSent():
-            call.cause = evidence.cause
-        case Refused():
-            if evidence.cause != "throttled" or call.cause is None:
-                call.cause = evidence.cause  # throttled only when nothing else was said
-            if not evidence.transient and not call.tainted:
-                call.standing = _refusal(evidence)
         case Answered():
             case.record(call, evidence.commands, "response", evidence.requestId)
             call.cause = evidence.anomaly or next(iter(evidence.warnings), None)
@@ -256,6 +249,13 @@ def _keep(case: Case, call: Call, evidence: Evidence) -> None:
                 call.standing = Standing.ANOMALOUS
             elif not call.tainted:
                 call.standing = Standing.CANCELLED if evidence.commands else Standing.EMPTY
+        case NotSent():
+            call.cause = evidence.cause
+        case Refused():
+            if evidence.cause != "throttled" or call.cause is None:
+                call.cause = evidence.cause  # throttled only when nothing else was said
+            if not evidence.transient and not call.tainted:
+                call.standing = _refusal(evidence)
         case Ambiguous():
             call.cause = evidence.cause
             call.tainted = True

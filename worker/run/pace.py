@@ -19,22 +19,23 @@ _CATCH_UP_FROM = 40.0  # requests per second from which it may
 
 
 class Pace:
-    """The gate: `acquire` before a request, `release` after its reply."""
+    """The gate: `enter` or `acquire` before a request, `release` after its reply."""
 
     def __init__(self, clock: Clock, switch: Switch, concurrency: int, rate: float | None) -> None:
         self._clock = clock
         self._switch = switch
         self._bound = concurrency
         self._window = float(concurrency)  # adaptive part of the bound
+        self.window = concurrency  # how many requests may be in flight at the moment
         self._epoch = 0  # how often the window was halved
         self._began = False  # before the first request there is no lateness to make good
         self._turn = anyio.Lock(fast_acquire=True)  # one waits at the gate, others behind
-        self._freed = anyio.Event()
+        self._freed: anyio.Event | None = None  # of who waits for a place
         self._next = clock.monotonic()
         self._paused_until = self._next
         self.in_flight = 0
         self.set_rate(rate)
-        switch.on_throw(lambda _: self._freed.set())
+        switch.on_throw(lambda _: self._free())
 
     def set_rate(self, rate: float | None) -> None:
         """Requests per second; None is as fast as they can be answered.
@@ -49,19 +50,16 @@ class Pace:
         self._slack = _CATCH_UP if rate >= _CATCH_UP_FROM else 0.0
 
     @property
-    def window(self) -> int:
-        """How many requests may be in flight at the moment."""
-        return max(1, min(self._bound, int(self._window)))
-
-    @property
     def paused_until(self) -> float:
         """The monotonic moment before which nothing starts."""
         return self._paused_until
 
+    def enter(self) -> int | None:
+        """The ticket of a place that is free now, when nobody waits for one; else None."""
+        return None if self._turn.locked() else self._enter()
+
     async def acquire(self) -> int | None:
         """Wait for a place; its ticket for `release`, or None when the run is stopping."""
-        if not self._turn.locked() and (ticket := self._enter()) is not None:
-            return ticket
         async with self._turn:
             while self._switch.stop is None:
                 if (ticket := self._enter()) is not None:
@@ -92,12 +90,21 @@ class Pace:
     def release(self, ticket: int, *, congested: bool) -> None:
         """Give the place back; congested: the gateway answered 429 or 503, or not in time."""
         self.in_flight -= 1
-        if not congested:
-            self._window = min(float(self._bound), self._window + 1.0 / self._window)
-        elif ticket == self._epoch:  # what started before the last halving tells nothing new
-            self._window = max(1.0, self._window / 2)
-            self._epoch += 1
-        self._freed.set()
+        if congested and ticket == self._epoch:
+            self._adapt(max(1.0, self._window / 2))
+            self._epoch += 1  # what started before tells nothing new
+        elif not congested and self._window < self._bound:
+            self._adapt(min(float(self._bound), self._window + 1.0 / self._window))
+        self._free()
+
+    def _free(self) -> None:
+        if self._freed is not None:
+            self._freed.set()
+            self._freed = None
+
+    def _adapt(self, window: float) -> None:
+        self._window = window
+        self.window = int(window)
 
     def pause(self, seconds: float) -> None:
         """Nothing starts for so long; the longer of two pauses holds."""

@@ -16,9 +16,10 @@ from worker.errors import LedgerError
 from worker.ledger.entry import ClaimedTarget
 from worker.model import CancelAll, CancelOne, Listed, Stop
 from worker.run.agenda import Agenda, Course
-from worker.run.case import Call, Case, as_it_stands, verdict
+from worker.run.case import Call, Case
 from worker.run.course import drive
 from worker.run.executor import Executor
+from worker.run.outcome import as_it_stands, verdict
 from worker.run.record import Observer, Recorder
 from worker.run.safety import Safety
 from worker.run.stop import Switch
@@ -137,7 +138,7 @@ class Runner:
         self._agenda.closed()
         left = self._agenda.left
         outcome = verdict(case, self._clock.monotonic())
-        if case.may_be_put_off and self._may_put_off:
+        if self._may_put_off and case.may_be_put_off:
             self.put_off.append(case.target.ordinal)
             self._recorder.put_off(case, outcome.cause or "failed")
             stop = self._safety.put_off(outcome, left=left)
@@ -152,6 +153,8 @@ class Runner:
 
     def _count(self, *, more: bool = False) -> None:
         """more: the target at hand has another call to send."""
+        if not self._safety.limited:
+            return
         left = more or self._agenda.left
         stop = self._safety.recorded(self._recorder.commands, left=left)
         if stop is not None:

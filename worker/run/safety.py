@@ -51,6 +51,7 @@ class Safety:
         self._forbidden = 0
         self._wrong_path = 0
         self.succeeded = False  # anything ever
+        self.limited = max_commands is not None  # `recorded` has a limit to watch
 
     def next_pass(self) -> None:
         """A later pass starts its row of failures anew."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from math import isinf
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from worker.model import (
     Ambiguous,
@@ -85,7 +85,12 @@ class Wire:
         self._watcher = watcher
         self._throttled_in_a_row = 0
         self._cancel_all_answered = False
-        self.requests = Requests()
+        self._cancels = self._searches = self._repeated = 0
+
+    @property
+    def requests(self) -> Requests:
+        """How many were sent so far."""
+        return Requests(self._cancels, self._searches, self._repeated)
 
     async def cancel(
         self, call: CancelCall, *, again: bool, departs: Callable[[], None]
@@ -99,24 +104,31 @@ class Wire:
             departs()
             return self._gateway.cancel(call)
 
-        evidence = await self._send(request, Requests(cancel=1, retried=int(again)))
-        if isinstance(call, CancelAll):
+        def count() -> None:
+            self._cancels += 1
+            self._repeated += again
+
+        evidence = await self._send(request, count)
+        if not self._cancel_all_answered and isinstance(call, CancelAll):
             self._check_first_cancel_all(evidence)
         return evidence
 
     async def search(self, device: Device, orgId: str, state: int, page: int) -> SearchReply:
         """Ask for one page; Halted when the run is stopping."""
-        return await self._send(
-            lambda: self._gateway.search(device, orgId, state, page), Requests(search=1)
-        )
 
-    async def _send(self, request: Callable[[], Awaitable[R]], cost: Requests) -> R:
+        def count() -> None:
+            self._searches += 1
+
+        return await self._send(lambda: self._gateway.search(device, orgId, state, page), count)
+
+    async def _send(self, request: Callable[[], Awaitable[R]], count: Callable[[], None]) -> R:
         while True:
             if self._switch.stop is not None:
                 raise Halted  # not even a token is asked for
-            await self._authorize()
-            ticket = await self._pace.acquire()
-            if ticket is None:
+            if (trouble := await self._gateway.authorize()) is not None:
+                self._unauthorized(trouble)
+            ticket = self._pace.enter()
+            if ticket is None and (ticket := await self._pace.acquire()) is None:
                 raise Halted
             congested = False
             try:
@@ -127,17 +139,17 @@ class Wire:
                 self._pace.release(ticket, congested=congested)
             if isinstance(reply, NotSent) and reply.cause == "no_token":
                 continue  # somebody's 401 took the token away since
-            self._count(cost)
+            count()
+            if isinstance(reply, Answered) and reply.anomaly is None:
+                self._throttled_in_a_row = 0
+                return reply
             self._heed(reply)
             if not (isinstance(reply, Refused) and reply.cause == "token"):
                 return reply
             if reply.rule is not None:
                 raise Halted
 
-    async def _authorize(self) -> None:
-        trouble = await self._gateway.authorize()
-        if trouble is None:
-            return
+    def _unauthorized(self, trouble: NotSent) -> NoReturn:
         if trouble.rule is not None:
             self._throw(trouble.rule, trouble.message or "no token", None)
         raise Halted
@@ -146,14 +158,6 @@ class Wire:
         if stop := self._bounds.passed():
             self._switch.throw(stop)
             raise Halted
-
-    def _count(self, cost: Requests) -> None:
-        so_far = self.requests
-        self.requests = Requests(
-            so_far.cancel + cost.cancel,
-            so_far.search + cost.search,
-            so_far.retried + cost.retried,
-        )
 
     def _heed(self, reply: Evidence | SearchReply) -> None:
         """Draw the consequences for everybody."""
@@ -194,7 +198,7 @@ class Wire:
         self._watcher.throttled(reply, seconds, self._pace.window)
 
     def _check_first_cancel_all(self, evidence: Evidence) -> None:
-        if self._cancel_all_answered or not isinstance(evidence, Answered | Refused):
+        if not isinstance(evidence, Answered | Refused):
             return
         if isinstance(evidence, Refused):
             if evidence.transient:
@@ -221,6 +225,8 @@ _ANOMALIES = {
 
 
 def _is_congested(reply: Evidence | SearchReply) -> bool:
+    if isinstance(reply, Answered):
+        return False
     match reply:
         case Refused(status=status) | Ambiguous(status=status) if status in _CONGESTED:
             return True

@@ -1,0 +1,148 @@
+"""Which outcome follows from what a case holds: pure functions.
+
+`verdict` is for a case whose calls are all done, `as_it_stands` for one that the run's end cut
+short.
+"""
+
+from __future__ import annotations
+
+from worker.model import (
+    Answered,
+    Command,
+    CommandResult,
+    Evidence,
+    Listed,
+    NotSent,
+    Outcome,
+    OutcomeKind,
+    Proof,
+    Refused,
+    Result,
+)
+from worker.run.case import Call, Case, Standing
+
+_UNRESOLVED = (Standing.UNKNOWN, Standing.FAILED, Standing.REJECTED, Standing.NOT_FOUND)
+_RESULTS: dict[Standing, Result] = {
+    Standing.EMPTY: "not_cached",
+    Standing.UNKNOWN: "unknown",
+    Standing.FAILED: "failed",
+    Standing.REJECTED: "rejected",
+    Standing.NOT_FOUND: "rejected",
+}
+
+
+def verdict(case: Case, now: float) -> Outcome:
+    """The outcome of a case whose calls are all done, or of which no more will be asked."""
+    standings = [call.standing for call in case.calls]
+    if case.discovery is not None:
+        standings.append(case.discovery)
+    if Standing.ANOMALOUS in standings:
+        return _outcome(case, OutcomeKind.ANOMALOUS, now, Standing.ANOMALOUS)
+    if Standing.INCOMPLETE in standings:
+        return _outcome(case, OutcomeKind.CANCELLED_INCOMPLETE, now, Standing.INCOMPLETE)
+    for unresolved in _UNRESOLVED:
+        if unresolved in standings:
+            kind = OutcomeKind(unresolved.value)
+            if case.recorded:
+                kind = OutcomeKind.CANCELLED_INCOMPLETE
+            return _outcome(case, kind, now, unresolved)
+    if case.recorded:
+        return _outcome(case, OutcomeKind.CANCELLED, now, Standing.CANCELLED)
+    if isinstance(case.target.scope, Listed):
+        return _outcome(case, OutcomeKind.TOO_LATE, now, Standing.EMPTY)
+    nothing = OutcomeKind.NOTHING_MATCHED if case.by_id else OutcomeKind.NOTHING_CACHED
+    return _outcome(case, nothing, now, Standing.EMPTY)
+
+
+def as_it_stands(case: Case, now: float, cause: str) -> Outcome | None:
+    """The outcome of a case that the run's end cut short; None: not attempted.
+
+    cause says why, for what stays open: aborted, signal, deadline, window.
+    """
+    for call in case.calls:
+        if call.in_doubt and call.standing in (Standing.OPEN, Standing.EMPTY):
+            call.standing = Standing.UNKNOWN
+            call.cause = call.cause or cause
+    unsent = any(call.standing is Standing.OPEN for call in case.calls) or not case.calls
+    unsent = unsent or case.by_id
+    unsure = any(c.standing in (Standing.UNKNOWN, Standing.ANOMALOUS) for c in case.calls)
+    if not unsent or unsure:
+        return verdict(case, now)
+    if case.recorded:
+        for call in case.calls:
+            if call.standing is Standing.OPEN:
+                call.cause = cause
+        return _outcome(case, OutcomeKind.CANCELLED_INCOMPLETE, now, Standing.OPEN)
+    return None
+
+
+def _outcome(case: Case, kind: OutcomeKind, now: float, because: Standing) -> Outcome:
+    call = None
+    for each in case.calls:
+        if each.standing is because:
+            call = each
+            break
+    status, code, message, requestId = _said(None if call is None else call.last)
+    return Outcome(
+        target=case.target,
+        kind=kind,
+        commands=_results(case),
+        identity=case.identity,
+        cause=case.cause or (None if call is None else call.cause),
+        attempts=case.attempts,
+        tainted=case.tainted,
+        evidence=_proof(case, call),
+        http_status=status,
+        code=code,
+        message=message,
+        requestId=requestId,
+        duration_ms=round((now - case.opened) * 1000),
+    )
+
+
+def _said(last: Evidence | None) -> tuple[int | None, int | None, str | None, str | None]:
+    """Status, code, message and requestId of the last reply."""
+    if isinstance(last, Answered):
+        return 200, 0, None, last.requestId
+    if isinstance(last, NotSent):
+        return None, None, last.message, None
+    return (None,) * 4 if last is None else (last.status, last.code, last.message, last.requestId)
+
+
+def _results(case: Case) -> tuple[CommandResult, ...]:
+    """Everything recorded, and what became of each other id that was asked for."""
+    results = list(case.recorded.values())
+    for call in case.calls:
+        if call.commandId is None or call.commandId in case.recorded:
+            continue
+        if (result := _RESULTS.get(call.standing)) is not None:
+            known = call.known or Command(call.commandId)
+            state = call.state if call.state is not None else known.state
+            told = Command(
+                commandId=known.commandId,
+                created_ms=known.created_ms,
+                type=known.type,
+                name=known.name,
+                tslIdentifier=known.tslIdentifier,
+                state=state,
+            )
+            requestId = _said(call.last)[3]
+            results.append(CommandResult(told, result, _told(call), requestId, call.attempts))
+    return tuple(results)
+
+
+def _proof(case: Case, call: Call | None) -> Proof | None:
+    if case.recorded:
+        searched = any(found.evidence == "search" for found in case.recorded.values())
+        return "search" if searched else "response"
+    if call is None:
+        return "search" if case.by_id else None
+    return _told(call)
+
+
+def _told(call: Call) -> Proof | None:
+    if call.standing is Standing.UNKNOWN:
+        return None
+    if call.looked_up:
+        return "search"
+    return "response" if isinstance(call.last, Answered | Refused) else None
