@@ -12,6 +12,7 @@ from bench.rounds import Figure
 from bench.scenes import (
     US,
     check_ceiling,
+    crowds,
     growth,
     latency,
     plain,
@@ -51,11 +52,12 @@ def _measure(
     rounds: int, devices: int, million: int
 ) -> tuple[list[Line], dict[str, dict[str, list[Figure]]], str | None]:
     server_core, client_core = cores()
-    with served(server_core, delays=(20, 100)) as servers:
+    with served(server_core, delays=(0, 20, 100)) as servers:
         over_plain = plain(servers, rounds, devices, client_core)
         over_tls = tls(servers, rounds, devices, client_core)
         lines: list[Line] = race_lines(over_plain, over_tls)
         lines += growth(servers, client_core, [10_000, min(100_000, million // 2), million])
+        lines += crowds(servers, client_core, devices)
         lines += latency(servers, client_core, min(devices, 5_000))
         doubt = check_ceiling(servers, over_plain[US] + over_plain["connector loop"])
     lines += planning(million)

@@ -1,26 +1,29 @@
-"""A server that answers every call after a fixed delay: `python -m bench.late PORT MS [first]`.
+"""A server that answers every call after a fixed delay: `python -m bench.late PORT MS`.
 
-With `first` it prints the monotonic moment of the first call to the connect service.
+`--first` prints the monotonic moment of the first call to the connect service; `--tls FOLDER`
+speaks TLS with the server.pem and server.key that stand there.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
+import ssl
 import time
+from pathlib import Path
 
 _TOKEN = (
     b'{"status":0,"msg":"SUCCESS","business":"","data":{"accessToken":"bench-token","expire":7200}}'
 )
 _EMPTY = b'{"code":0,"msg":"OK","submsg":null,"requestId":"7d86a1b2c3d4","data":[]}'
-_tell = sys.argv[3:]
 
 
 class _Late(asyncio.Protocol):
     """Speaks just enough HTTP for one request at a time on a kept connection."""
 
-    def __init__(self, delay: float) -> None:
+    def __init__(self, delay: float, first: list[str]) -> None:
         self._delay = delay
+        self._first = first
         self._seen = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -39,9 +42,9 @@ class _Late(asyncio.Protocol):
             return
         self._seen = rest[length:]
         token = b"token-service" in head.split(b"\r\n", 1)[0]
-        if not token and _tell:
+        if not token and self._first:
             print(time.monotonic(), flush=True)
-            _tell.clear()
+            self._first.clear()
         body = _TOKEN if token else _EMPTY
         said = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         asyncio.get_running_loop().call_later(self._delay, self._say, said % len(body) + body)
@@ -52,11 +55,28 @@ class _Late(asyncio.Protocol):
             self._transport.write(said)
 
 
-async def _serve(port: int, delay: float) -> None:
+async def _serve(port: int, delay: float, first: list[str], tls: Path | None) -> None:
+    context = None
+    if tls is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(tls / "server.pem", tls / "server.key")
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Late(delay), "127.0.0.1", port, backlog=4096)
+    server = await loop.create_server(
+        lambda: _Late(delay, first), "127.0.0.1", port, backlog=4096, ssl=context
+    )
     await server.serve_forever()
 
 
+def _main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.late", description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("ms", type=int)
+    parser.add_argument("--first", action="store_true")
+    parser.add_argument("--tls", type=Path)
+    asked = parser.parse_args()
+    first = ["to come"] if asked.first else []
+    asyncio.run(_serve(asked.port, asked.ms / 1000, first, asked.tls))
+
+
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1]), int(sys.argv[2]) / 1000))
+    _main()

@@ -100,15 +100,7 @@ def check_ceiling(servers: Servers, figures: Sequence[Figure]) -> str | None:
 def growth(servers: Servers, core: str | None, sizes: Sequence[int]) -> list[Line]:
     """Goal 6: memory and rate from a small list to a million."""
     figures = {size: run(Peer(US, "worker", servers.plain, size), core) for size in sizes}
-    lines: list[Line] = [
-        Row(
-            f"{size:,} devices: rate",
-            spread([figure.rate]),
-            "/s",
-            note=f"{figure.rss / 1e6:.0f} MB, {figure.cpu_us:.0f} us a device",
-        )
-        for size, figure in figures.items()
-    ]
+    lines: list[Line] = [_seen(f"{size:,} devices", figure) for size, figure in figures.items()]
     small, large = figures[sizes[0]], figures[sizes[-1]]
     lines.append(at_most("6 memory at the most", spread([large.rss / 1e6]), 80, "MB"))
     grown = (large.rss - small.rss) / 1e6
@@ -120,18 +112,25 @@ def growth(servers: Servers, core: str | None, sizes: Sequence[int]) -> list[Lin
 
 def latency(servers: Servers, core: str | None, devices: int) -> list[Line]:
     """How a slow gateway changes the picture; no goal."""
-    lines: list[Line] = []
-    for delay, url in servers.delays.items():
-        figure = run(Peer(US, "worker", url, devices), core)
-        lines.append(
-            Row(
-                f"{delay} ms a reply, 64 at once: rate",
-                spread([figure.rate]),
-                "/s",
-                note=f"{figure.cpu_us:.0f} us a device",
-            )
-        )
-    return lines
+    ca = servers.ca_file
+    peers = {
+        f"{delay} ms a reply over {way}, 64 at once": Peer(US, "worker", url, devices, ca_file=ca)
+        for (delay, way), url in servers.late.items()
+    }
+    return [_seen(name, run(peer, core)) for name, peer in peers.items()]
+
+
+def crowds(servers: Servers, core: str | None, devices: int) -> list[Line]:
+    """How many at once change the picture; no goal."""
+    return [
+        _seen(f"{many} at once", run(Peer(US, "worker", servers.plain, devices, many), core))
+        for many in (8, 64, 256, 1_000)
+    ]
+
+
+def _seen(name: str, figure: Figure) -> Row:
+    note = f"{figure.rss / 1e6:.0f} MB, {figure.cpu_us:.0f} us a device"
+    return Row(f"{name}: rate", spread([figure.rate]), "/s", note=note)
 
 
 def planning(devices: int) -> list[Line]:
@@ -157,7 +156,7 @@ def resuming(devices: int) -> Line:
     with TemporaryDirectory() as folder:
         half_done(f"sqlite:///{folder}/ledger.db", devices)
         port = free_port()
-        late = [sys.executable, "-m", "bench.late", str(port), "0", "first"]
+        late = [sys.executable, "-m", "bench.late", str(port), "0", "--first"]
         server = subprocess.Popen(late, stdout=subprocess.PIPE, text=True)
         await_port(port)
         environment = {

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +24,7 @@ from msgspec import Struct
 _BODY = 559  # bytes of every reply
 _WAIT = 10.0  # seconds for a server to listen
 
+_URLS = {"plain": "http://127.0.0.1:{port}", "TLS": "https://localhost:{port}"}
 _EMPTY = '{"code":0,"msg":"OK","submsg":"%s","requestId":"$request_id","data":[]}'
 _ONE = (
     '{"code":0,"msg":"OK","submsg":"%s","requestId":"$request_id","data":[{"commandId":'
@@ -62,7 +64,7 @@ class Servers(Struct, frozen=True):
     plain: str  # base URL
     tls: str
     ca_file: str
-    delays: dict[int, str]  # ms -> base URL of the server that answers so late
+    late: dict[tuple[int, str], str]  # (ms, "plain" or "TLS") -> base URL of who answers so late
     ceiling: float | None  # requests per second that nginx answers, by wrk; None: no wrk here
 
 
@@ -82,20 +84,18 @@ def served(core: str | None, delays: tuple[int, ...] = ()) -> Iterator[Servers]:
         conf = Path(folder, "nginx.conf")
         conf.write_text(_conf(folder, plain, tls))
         started = [_start(core, ["nginx", "-p", folder, "-c", str(conf)])]
-        late: dict[int, str] = {}
-        for delay in delays:
+        late: dict[tuple[int, str], str] = {}
+        for delay, way in product(delays, ("plain", "TLS")):
             port = free_port()
-            late[delay] = f"http://127.0.0.1:{port}"
-            started.append(
-                _start(core, [sys.executable, "-m", "bench.late", str(port), str(delay)])
-            )
+            late[delay, way] = _URLS[way].format(port=port)
+            command = [sys.executable, "-m", "bench.late", str(port), str(delay)]
+            started.append(_start(core, [*command, *(["--tls", folder] if way == "TLS" else [])]))
         try:
             for port in (plain, tls, *(int(url.rpartition(":")[2]) for url in late.values())):
                 await_port(port)
-            base = f"http://127.0.0.1:{plain}"
-            yield Servers(
-                base, f"https://localhost:{tls}", f"{folder}/ca.pem", late, _ceiling(base)
-            )
+            base = _URLS["plain"].format(port=plain)
+            over_tls = _URLS["TLS"].format(port=tls)
+            yield Servers(base, over_tls, f"{folder}/ca.pem", late, _ceiling(base))
         finally:
             for process in started:
                 process.terminate()

@@ -31,7 +31,7 @@ from worker.run.reconcile import LookupRules
 from worker.run.retry import RetryRules
 from worker.run.session import Leg
 
-_CHUNK = 10_000
+_CHUNK = 1_000
 
 
 def run(task: Task, ledger: str, *, rate: float | None = None) -> dict[str, float]:
