@@ -21,6 +21,7 @@ def write(
     folder: Path, lines: Sequence[Line], races: Mapping[str, Mapping[str, Sequence[Figure]]]
 ) -> Path:
     """Write `DATE.md`, `DATE.json` and `DATE.png` into the folder; the page's path."""
+    folder.mkdir(exist_ok=True)
     stem = datetime.now(UTC).strftime("%Y-%m-%d")
     page = folder / f"{stem}.md"
     page.write_text(_page(lines, races, f"{stem}.png"))

@@ -175,6 +175,8 @@ SearchReply = Page | NotSent | Refused | Ambiguous
 class OutcomeKind(StrEnum):
     """Each target ends in exactly one of these (docs/job-format.md has the promises)."""
 
+    __hash__ = str.__hash__  # in C; looked up for every target
+
     CANCELLED = "cancelled"
     NOTHING_CACHED = "nothing_cached"
     NOTHING_MATCHED = "nothing_matched"

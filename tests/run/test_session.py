@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec.structs import replace
 
 from tests.run.fake_gateway import (
     BUG,
@@ -477,6 +478,20 @@ async def test_verify_finds_what_the_gateway_kept() -> None:
     assert ending.findings is not None
     assert ending.findings.verified() == Verified(3, 1, 1)
     assert [(f.target.ordinal, f.commandIds) for f in ending.findings.still_cached] == [(1, ("1",))]
+
+
+async def test_verify_searches_two_spellings_of_a_device_in_turn() -> None:
+    """A reply told that two targets are one device: both searched, never at once (invariant 9)."""
+    stage = Stage(4)
+
+    async def twins() -> AsyncIterator[list[Target]]:
+        async for targets in stage.touched():
+            yield [replace(target, device=device(target.ordinal // 2)) for target in targets]
+
+    ending = await stage.session.run(FIRST, twins, None)
+    assert ending.findings is not None
+    assert ending.findings.targets == 4
+    assert stage.gateway.most_per_device == 1
 
 
 async def test_verify_waits_for_the_index() -> None:

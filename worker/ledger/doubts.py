@@ -15,6 +15,7 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
+    bindparam,
     func,
     literal_column,
     or_,
@@ -24,7 +25,7 @@ from sqlalchemy import (
 )
 
 from worker.ledger.entry import Doubt
-from worker.ledger.recall import chunks, marks_of
+from worker.ledger.recall import ORDINALS, RUN, chunks, marks_of
 from worker.ledger.tables import DEFERRED, UNUSUAL, USUAL, claim, outcome
 
 SLICE = 5_000  # rows
@@ -32,6 +33,26 @@ SLICE = 5_000  # rows
 _pass = claim.c["pass"]
 _CLAIM = (claim.c.lo, claim.c.hi, _pass.label("pass_no"), claim.c.members, claim.c.claimed_ms)
 _later = outcome.alias("later")
+_LAST = 2**62  # behind every ordinal
+_RECORDED = (
+    select(func.count())
+    .where(outcome.c.run == claim.c.run, outcome.c["pass"] == _pass)
+    .where(outcome.c.ordinal.between(claim.c.lo, claim.c.hi))
+    .scalar_subquery()
+)
+_SUSPECTS: Select[Any] = (
+    select(*_CLAIM)
+    .where(claim.c.run == RUN, claim.c.hi >= bindparam("lo"), claim.c.lo <= bindparam("hi"))
+    .where(or_(claim.c.members.is_not(None), claim.c.hi - claim.c.lo + 1 > _RECORDED))
+    .where(tuple_(claim.c.lo, _pass) > tuple_(bindparam("lo_after"), bindparam("pass_after")))
+    .order_by(claim.c.lo, _pass)
+    .limit(SLICE)
+)
+_LAST_RECORD = (
+    select(outcome.c.ordinal, func.max(outcome.c["pass"]))
+    .where(outcome.c.run == RUN, outcome.c.ordinal.in_(ORDINALS))
+    .group_by(outcome.c.ordinal)
+)
 
 
 def in_doubt(
@@ -41,11 +62,8 @@ def in_doubt(
 
     A healthy run holds no more of them than may be open at once.
     """
-    where = [claim.c.run == run, claim.c.hi >= lo]
-    if hi is not None:
-        where.append(claim.c.lo <= hi)
     seen: dict[int, tuple[int, int]] = {}  # ordinal -> last pass, first claimed_ms
-    for rows in _suspects(connection, where):
+    for rows in _suspects(connection, {"run": run, "lo": lo, "hi": _LAST if hi is None else hi}):
         for ordinal, pass_no, claimed_ms in _open(connection, run, rows):
             last, first = seen.get(ordinal, (pass_no, claimed_ms))
             seen[ordinal] = (max(last, pass_no), min(first, claimed_ms))
@@ -73,31 +91,19 @@ def last_pass(connection: Connection, run: int) -> int:
     return max(int(number or 0) for number in passes)
 
 
-def _suspects(
-    connection: Connection, where: list[ColumnElement[bool]]
-) -> Iterator[Sequence[Row[Any]]]:
+def _suspects(connection: Connection, within: dict[str, int]) -> Iterator[Sequence[Row[Any]]]:
     """Claims that may be open: ranges with fewer records than targets, and every list.
 
     A list is not counted first: it may reach over the whole plan, with little of it its own.
     """
-    recorded = (
-        select(func.count())
-        .where(outcome.c.run == claim.c.run, outcome.c["pass"] == _pass)
-        .where(outcome.c.ordinal.between(claim.c.lo, claim.c.hi))
-        .scalar_subquery()
-    )
-    short = or_(claim.c.members.is_not(None), recorded < claim.c.hi - claim.c.lo + 1)
-    query: Select[Any] = (
-        select(*_CLAIM).where(*where, short).order_by(claim.c.lo, _pass).limit(SLICE)
-    )
-    after: tuple[int, int] = (-1, -1)
+    after = {"lo_after": -1, "pass_after": -1}
     while True:
-        rows = connection.execute(query.where(tuple_(claim.c.lo, _pass) > after)).all()
+        rows = connection.execute(_SUSPECTS, {**within, **after}).all()
         if rows:
             yield rows
         if len(rows) < SLICE:
             return
-        after = (rows[-1].lo, rows[-1].pass_no)
+        after = {"lo_after": rows[-1].lo, "pass_after": rows[-1].pass_no}
 
 
 def _open(
@@ -110,11 +116,8 @@ def _open(
         for ordinal in _covered(row.lo, row.hi, row.members)
     ]
     for part in chunks(covered):
-        found = connection.execute(
-            select(outcome.c.ordinal, func.max(outcome.c["pass"]))
-            .where(outcome.c.run == run, outcome.c.ordinal.in_([each[0] for each in part]))
-            .group_by(outcome.c.ordinal)
-        )
+        ordinals = [each[0] for each in part]
+        found = connection.execute(_LAST_RECORD, {"run": run, "ordinals": ordinals})
         recorded: dict[int, int] = {row[0]: row[1] for row in found}
         yield from (each for each in part if recorded.get(each[0], -1) < each[1])
 

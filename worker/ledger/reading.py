@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, Row, func, select, text
+from sqlalchemy import BindParameter, Connection, Row, bindparam, func, select, text
 
 from worker.ledger.doubts import in_doubt
 from worker.ledger.entry import Doubt
-from worker.ledger.recall import chunks, fill, read_commands
+from worker.ledger.recall import ORDINALS, RUN, chunks, commands_between, fill
 from worker.ledger.settle import TARGET, Head, spelled, target_of
 from worker.ledger.tables import DEFERRED, UNUSUAL, command, outcome, source, target
 from worker.model import (
@@ -33,6 +33,62 @@ from worker.model import (
 SLICE = 1_000  # targets
 
 _ENDS = ("signal", "window", "deadline", "limit")  # rules that are a cause by themselves
+
+
+class _Record(Struct, gc=False):
+    """An outcome row, as a report needs it."""
+
+    kind: str
+    cause: str | None
+    attempts: int
+    evidence: Proof | None
+    http_status: int | None
+    code: int | None
+    message: str | None
+    requestId: str | None
+    duration_ms: int
+    productKey: str | None
+    deviceKey: str | None
+    assetId: str | None
+
+
+_RECORD = [outcome.c[name] for name in _Record.__struct_fields__]
+
+# Statements are built once: building one again costs more than running it.
+_WITHIN: tuple[BindParameter[int], BindParameter[int]] = (bindparam("lo"), bindparam("hi"))
+_PLANNED = (
+    select(*TARGET)
+    .where(target.c.run == RUN, target.c.ordinal.between(*_WITHIN))
+    .order_by(target.c.ordinal)
+)
+_RECORDS = (
+    select(outcome.c.ordinal, *_RECORD)
+    .where(outcome.c.run == RUN, outcome.c.ordinal.between(*_WITHIN))
+    .order_by(outcome.c.ordinal, outcome.c["pass"])
+)
+_later = outcome.alias("later")
+_of_target = (_later.c.run == outcome.c.run, _later.c.ordinal == outcome.c.ordinal)
+_settled = select(_later.c.run).where(*_of_target, _later.c.kind != DEFERRED)
+_newer = _settled.where(_later.c["pass"] > outcome.c["pass"])
+_finals = select(outcome.c.kind).where(
+    outcome.c.run == RUN, outcome.c.kind != DEFERRED, ~_newer.exists()
+)
+_COUNTED = _finals.add_columns(func.count()).group_by(outcome.c.kind)
+_OVERTAKEN = _finals.where(outcome.c.ordinal.in_(ORDINALS))
+_cancelled_of = (command.c.run == RUN, command.c.result == "cancelled")
+_COMMANDS = select(func.count()).where(*_cancelled_of)
+_TOUCHED = select(command.c.ordinal).where(*_cancelled_of, command.c.ordinal.in_(ORDINALS))
+_told = (
+    select(command.c.run)
+    .where(command.c.run == outcome.c.run, command.c.ordinal == outcome.c.ordinal)
+    .where(command.c.result == "cancelled")
+)
+_PUT_OFF_IN_PART = (
+    select(outcome.c.ordinal)
+    .distinct()
+    .where(outcome.c.run == RUN, outcome.c.kind == DEFERRED, text(UNUSUAL))
+    .where(_told.exists(), ~_settled.exists())
+)
 
 
 def head_of(connection: Connection, row: Row[Any]) -> Head:
@@ -65,11 +121,9 @@ def read_slice(
     hi: int,
 ) -> list[ReportRow]:
     """The targets from ordinal `lo` to `hi`."""
-    planned = select(*TARGET).where(target.c.run == head.number, target.c.ordinal.between(lo, hi))
-    rows = connection.execute(planned.order_by(target.c.ordinal)).all()
+    rows = connection.execute(_PLANNED, {"run": head.number, "lo": lo, "hi": hi}).all()
     records = _records(connection, head.number, lo, hi)
-    commands: dict[int, list[CommandResult]] = {}
-    read_commands(connection, head.number, command.c.ordinal.between(lo, hi), commands)
+    commands = commands_between(connection, head.number, lo, hi)
     left = left_cause(end)
     return [
         _row(
@@ -86,22 +140,12 @@ def read_slice(
 def count(connection: Connection, head: Head) -> dict[OutcomeKind, int]:
     """How many targets ended in each outcome; every name is there, the sum is all targets."""
     counts = dict.fromkeys(OutcomeKind, 0)
-    later = outcome.alias("later")
-    newer = (
-        select(later.c.run)
-        .where(later.c.run == outcome.c.run, later.c.ordinal == outcome.c.ordinal)
-        .where(later.c["pass"] > outcome.c["pass"], later.c.kind != DEFERRED)
-    )
-    finals = select(outcome.c.ordinal, outcome.c.kind).where(
-        outcome.c.run == head.number, outcome.c.kind != DEFERRED, ~newer.exists()
-    )
-    grouped = finals.with_only_columns(outcome.c.kind, func.count()).group_by(outcome.c.kind)
-    for kind, number in connection.execute(grouped):
+    of_run = {"run": head.number}
+    for kind, number in connection.execute(_COUNTED, of_run):
         counts[OutcomeKind(kind)] = number
     doubtful = list(in_doubt(connection, head.number))
     for part in chunks(doubtful):
-        overtaken = finals.where(outcome.c.ordinal.in_(part))
-        for _, kind in connection.execute(overtaken):
+        for kind in connection.execute(_OVERTAKEN, {**of_run, "ordinals": part}).scalars():
             counts[OutcomeKind(kind)] -= 1
     touched = _cancelled(connection, head.number, doubtful)
     counts[OutcomeKind.UNKNOWN] += len(doubtful) - len(touched)
@@ -113,41 +157,15 @@ def count(connection: Connection, head: Head) -> dict[OutcomeKind, int]:
     return counts
 
 
-class _Record(Struct, gc=False):
-    """An outcome row, as a report needs it."""
-
-    kind: str
-    cause: str | None
-    attempts: int
-    evidence: Proof | None
-    http_status: int | None
-    code: int | None
-    message: str | None
-    requestId: str | None
-    duration_ms: int
-    productKey: str | None
-    deviceKey: str | None
-    assetId: str | None
-
-
-_RECORD = [outcome.c[name] for name in _Record.__struct_fields__]
-
-
 def count_commands(connection: Connection, head: Head) -> int:
     """How many commands are recorded as cancelled."""
-    cancelled = select(func.count()).where(
-        command.c.run == head.number, command.c.result == "cancelled"
-    )
-    return int(connection.execute(cancelled).scalar() or 0)
+    return int(connection.execute(_COMMANDS, {"run": head.number}).scalar() or 0)
 
 
 def _records(connection: Connection, run: int, lo: int, hi: int) -> dict[int, list[_Record]]:
     """Outcome records by ordinal, the last pass last."""
     found: dict[int, list[_Record]] = {}
-    rows = select(outcome.c.ordinal, *_RECORD).where(
-        outcome.c.run == run, outcome.c.ordinal.between(lo, hi)
-    )
-    for ordinal, *record in connection.execute(rows.order_by(outcome.c.ordinal, outcome.c["pass"])):
+    for ordinal, *record in connection.execute(_RECORDS, {"run": run, "lo": lo, "hi": hi}):
         found.setdefault(ordinal, []).append(_Record(*record))
     return found
 
@@ -156,33 +174,14 @@ def _cancelled(connection: Connection, run: int, ordinals: Sequence[int]) -> set
     """Those of the targets of which a cancelled command is recorded."""
     found: set[int] = set()
     for part in chunks(ordinals):
-        query = select(command.c.ordinal).where(
-            command.c.run == run, command.c.ordinal.in_(part), command.c.result == "cancelled"
-        )
-        found.update(connection.execute(query).scalars())
+        found.update(connection.execute(_TOUCHED, {"run": run, "ordinals": part}).scalars())
     return found
 
 
 def _put_off_in_part(connection: Connection, run: int, doubtful: set[int]) -> int:
     """How many targets were put off and never settled after something of them was cancelled."""
-    told = (
-        select(command.c.run)
-        .where(command.c.run == outcome.c.run, command.c.ordinal == outcome.c.ordinal)
-        .where(command.c.result == "cancelled")
-    )
-    other = outcome.alias("other")
-    settled = (
-        select(other.c.run)
-        .where(other.c.run == outcome.c.run, other.c.ordinal == outcome.c.ordinal)
-        .where(other.c.kind != DEFERRED)
-    )
-    query = (
-        select(outcome.c.ordinal)
-        .distinct()
-        .where(outcome.c.run == run, outcome.c.kind == DEFERRED, text(UNUSUAL))
-        .where(told.exists(), ~settled.exists())
-    )
-    return len(set(connection.execute(query).scalars()) - doubtful)
+    found = connection.execute(_PUT_OFF_IN_PART, {"run": run}).scalars()
+    return len(set(found) - doubtful)
 
 
 def _row(

@@ -6,10 +6,10 @@ for reports.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, Select, bindparam, select
 
 from worker.ledger.entry import DoubtMark
 from worker.ledger.tables import command, doubt, outcome
@@ -21,6 +21,29 @@ IN_LIST = 500  # values in one IN list
 _TOLD = ("ordinal", "result", "evidence", "requestId", "attempt", *Command.__struct_fields__)
 _COMMAND = [command.c[name] for name in _TOLD]
 _UNSETTLED = ("unknown", "cancelled_incomplete")  # outcomes that leave a doubt as it is
+
+# Statements are built once: building one again costs more than running it.
+RUN: BindParameter[int] = bindparam("run")
+ORDINALS: BindParameter[int] = bindparam("ordinals", expanding=True)
+
+
+def _commands(where: ColumnElement[bool]) -> Select[Any]:
+    order = (command.c.ordinal, command.c.created_ms, command.c.commandId)
+    return select(*_COMMAND).where(command.c.run == RUN, where).order_by(*order)
+
+
+_COMMANDS_OF = _commands(command.c.ordinal.in_(ORDINALS))
+_COMMANDS_BETWEEN = _commands(command.c.ordinal.between(bindparam("lo"), bindparam("hi")))
+_SETTLED_SINCE = (
+    select(outcome.c.ordinal)
+    .where(outcome.c.run == doubt.c.run, outcome.c.ordinal == doubt.c.ordinal)
+    .where(outcome.c["pass"] >= doubt.c["pass"], outcome.c.kind.not_in(_UNSETTLED))
+)
+_MARKS = (
+    select(doubt)
+    .where(doubt.c.run == RUN, doubt.c.ordinal.in_(ORDINALS), ~_SETTLED_SINCE.exists())
+    .order_by(doubt.c["pass"])
+)
 
 
 def chunks(values: Sequence[T]) -> Iterator[list[T]]:
@@ -35,22 +58,21 @@ def commands_of(
     """The recorded commands by ordinal, in the order they were created, then by id."""
     found: dict[int, list[CommandResult]] = {}
     for part in chunks(ordinals):
-        read_commands(connection, run, command.c.ordinal.in_(part), found)
+        _gather(connection.execute(_COMMANDS_OF, {"run": run, "ordinals": part}), found)
     return found
 
 
-def read_commands(
-    connection: Connection,
-    run: int,
-    where: ColumnElement[bool],
-    into: dict[int, list[CommandResult]],
-) -> None:
-    """Add the recorded commands that `where` selects."""
-    query = select(*_COMMAND).where(command.c.run == run, where)
-    order = (command.c.ordinal, command.c.created_ms, command.c.commandId)
-    for ordinal, result, evidence, requestId, attempt, *said in connection.execute(
-        query.order_by(*order)
-    ):
+def commands_between(
+    connection: Connection, run: int, lo: int, hi: int
+) -> dict[int, list[CommandResult]]:
+    """As `commands_of`, for the targets from ordinal `lo` to `hi`."""
+    found: dict[int, list[CommandResult]] = {}
+    _gather(connection.execute(_COMMANDS_BETWEEN, {"run": run, "lo": lo, "hi": hi}), found)
+    return found
+
+
+def _gather(rows: Iterable[Any], into: dict[int, list[CommandResult]]) -> None:
+    for ordinal, result, evidence, requestId, attempt, *said in rows:
         told = CommandResult(Command(*said), result, evidence, requestId, attempt)
         into.setdefault(ordinal, []).append(told)
 
@@ -58,15 +80,8 @@ def read_commands(
 def marks_of(connection: Connection, run: int, ordinals: Sequence[int]) -> dict[int, DoubtMark]:
     """Doubt marks that nothing has settled since; several passes make one mark."""
     marks: dict[int, DoubtMark] = {}
-    later = (
-        select(outcome.c.ordinal)
-        .where(outcome.c.run == doubt.c.run, outcome.c.ordinal == doubt.c.ordinal)
-        .where(outcome.c["pass"] >= doubt.c["pass"], outcome.c.kind.not_in(_UNSETTLED))
-    )
     for part in chunks(ordinals):
-        query = select(doubt).where(doubt.c.run == run, doubt.c.ordinal.in_(part))
-        rows = connection.execute(query.where(~later.exists()).order_by(doubt.c["pass"]))
-        for row in rows:
+        for row in connection.execute(_MARKS, {"run": run, "ordinals": part}):
             earlier = marks.get(row.ordinal)
             marks[row.ordinal] = DoubtMark(
                 min(row.first_sent_ms, earlier.first_sent_ms if earlier else row.first_sent_ms),

@@ -24,6 +24,8 @@ from worker.model import (
 class Standing(StrEnum):
     """What one call came to."""
 
+    __hash__ = str.__hash__  # in C; looked up for every target
+
     OPEN = "open"  # proven not executed, or never sent
     CANCELLED = "cancelled"
     EMPTY = "empty"  # it cancelled nothing
@@ -136,7 +138,7 @@ class Case:
 
     @property
     def tainted(self) -> bool:
-        return any(call.tainted for call in self.calls)
+        return True in [call.tainted for call in self.calls]  # asked for every target
 
     def give_up_broken(self) -> None:
         """A bug of ours ended the course: what was sent is unknown, the rest failed."""

@@ -21,7 +21,14 @@ from worker.model import (
 )
 from worker.run.case import Call, Case, Standing
 
-_UNRESOLVED = (Standing.UNKNOWN, Standing.FAILED, Standing.REJECTED, Standing.NOT_FOUND)
+_WORST_FIRST = (
+    (Standing.ANOMALOUS, OutcomeKind.ANOMALOUS),
+    (Standing.INCOMPLETE, OutcomeKind.CANCELLED_INCOMPLETE),
+    (Standing.UNKNOWN, OutcomeKind.UNKNOWN),
+    (Standing.FAILED, OutcomeKind.FAILED),
+    (Standing.REJECTED, OutcomeKind.REJECTED),
+    (Standing.NOT_FOUND, OutcomeKind.NOT_FOUND),
+)
 _RESULTS: dict[Standing, Result] = {
     Standing.EMPTY: "not_cached",
     Standing.UNKNOWN: "unknown",
@@ -33,25 +40,32 @@ _RESULTS: dict[Standing, Result] = {
 
 def verdict(case: Case, now: float) -> Outcome:
     """The outcome of a case whose calls are all done, or of which no more will be asked."""
+    done = Standing.CANCELLED if case.recorded else Standing.EMPTY
+    if len(case.calls) == 1 and case.calls[0].standing is done and case.discovery is None:
+        return _outcome(case, _good(case), now, case.calls[0])  # nearly every target
     standings = [call.standing for call in case.calls]
     if case.discovery is not None:
         standings.append(case.discovery)
-    if Standing.ANOMALOUS in standings:
-        return _outcome(case, OutcomeKind.ANOMALOUS, now, Standing.ANOMALOUS)
-    if Standing.INCOMPLETE in standings:
-        return _outcome(case, OutcomeKind.CANCELLED_INCOMPLETE, now, Standing.INCOMPLETE)
-    for unresolved in _UNRESOLVED:
-        if unresolved in standings:
-            kind = OutcomeKind(unresolved.value)
-            if case.recorded:
-                kind = OutcomeKind.CANCELLED_INCOMPLETE
-            return _outcome(case, kind, now, unresolved)
+    for standing, kind in _WORST_FIRST:
+        if standing in standings:
+            in_part = case.recorded and standing is not Standing.ANOMALOUS
+            ends = OutcomeKind.CANCELLED_INCOMPLETE if in_part else kind
+            return _outcome(case, ends, now, _first(case, standing))
+    return _outcome(case, _good(case), now, _first(case, done))
+
+
+def _good(case: Case) -> OutcomeKind:
+    """The outcome when every call came to an answer."""
     if case.recorded:
-        return _outcome(case, OutcomeKind.CANCELLED, now, Standing.CANCELLED)
+        return OutcomeKind.CANCELLED
     if isinstance(case.target.scope, Listed):
-        return _outcome(case, OutcomeKind.TOO_LATE, now, Standing.EMPTY)
-    nothing = OutcomeKind.NOTHING_MATCHED if case.by_id else OutcomeKind.NOTHING_CACHED
-    return _outcome(case, nothing, now, Standing.EMPTY)
+        return OutcomeKind.TOO_LATE
+    return OutcomeKind.NOTHING_MATCHED if case.by_id else OutcomeKind.NOTHING_CACHED
+
+
+def _first(case: Case, standing: Standing) -> Call | None:
+    """The call that explains the outcome."""
+    return next((call for call in case.calls if call.standing is standing), None)
 
 
 def as_it_stands(case: Case, now: float, cause: str) -> Outcome | None:
@@ -72,16 +86,13 @@ def as_it_stands(case: Case, now: float, cause: str) -> Outcome | None:
         for call in case.calls:
             if call.standing is Standing.OPEN:
                 call.cause = cause
-        return _outcome(case, OutcomeKind.CANCELLED_INCOMPLETE, now, Standing.OPEN)
+        kind = OutcomeKind.CANCELLED_INCOMPLETE
+        return _outcome(case, kind, now, _first(case, Standing.OPEN))
     return None
 
 
-def _outcome(case: Case, kind: OutcomeKind, now: float, because: Standing) -> Outcome:
-    call = None
-    for each in case.calls:
-        if each.standing is because:
-            call = each
-            break
+def _outcome(case: Case, kind: OutcomeKind, now: float, call: Call | None) -> Outcome:
+    """The outcome as explained by `call`, or by no call of its own."""
     status, code, message, requestId = _said(None if call is None else call.last)
     return Outcome(
         target=case.target,

@@ -95,7 +95,8 @@ class Safety:
             self.succeeded = True
             self._in_a_row = 0
             self._row_ids.clear()
-        self._leave_out(outcome.target.ordinal)
+        if self._put_off:
+            self._leave_out(outcome.target.ordinal)
         self._count(outcome, failed=failed)
         return stop or (self._too_many_failures() if failed and left else None)
 

@@ -12,7 +12,7 @@ import anyio
 from msgspec import Struct
 
 from worker.clock import Clock
-from worker.model import Listed, OutcomeKind, Target, Verified
+from worker.model import Device, Listed, OutcomeKind, Target, Verified
 from worker.run.case import Case
 from worker.run.reconcile import Reconciler, SearchTrouble
 from worker.run.stop import Switch
@@ -86,20 +86,24 @@ class Verifier:
     ) -> list[Target]:
         """Search each once; those to search again are returned."""
         again: list[Target] = []
-        todo = iter(targets)
+        alike: dict[Device, list[Target]] = {}  # a reply may have told that two are one device
+        for target in targets:
+            alike.setdefault(target.device, []).append(target)
+        todo = iter(alike.values())
 
         async def labour() -> None:
-            for target in todo:
-                if findings.denied:
-                    return
-                try:
-                    if not await self._settled(target, findings, last=last):
-                        again.append(target)
-                except Halted:
-                    return
+            for spellings in todo:
+                for target in spellings:
+                    if findings.denied:
+                        return
+                    try:
+                        if not await self._settled(target, findings, last=last):
+                            again.append(target)
+                    except Halted:
+                        return
 
         async with anyio.create_task_group() as group:
-            for _ in range(min(self._concurrency, len(targets))):
+            for _ in range(min(self._concurrency, len(alike))):
                 group.start_soon(labour)
         return again
 

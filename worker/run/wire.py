@@ -8,6 +8,7 @@ Retry-After pauses everybody; evidence that names a safety rule throws the switc
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from math import isinf
 from typing import NoReturn, Protocol, TypeVar
 
@@ -99,29 +100,22 @@ class Wire:
 
         departs is called the moment before a request goes out, however long it waited.
         """
-
-        def request() -> Awaitable[Evidence]:
-            departs()
-            return self._gateway.cancel(call)
-
-        def count() -> None:
-            self._cancels += 1
-            self._repeated += again
-
-        evidence = await self._send(request, count)
+        evidence = await self._send(partial(self._gateway.cancel, call), departs, again=again)
         if not self._cancel_all_answered and isinstance(call, CancelAll):
             self._check_first_cancel_all(evidence)
         return evidence
 
     async def search(self, device: Device, orgId: str, state: int, page: int) -> SearchReply:
         """Ask for one page; Halted when the run is stopping."""
+        return await self._send(partial(self._gateway.search, device, orgId, state, page))
 
-        def count() -> None:
-            self._searches += 1
-
-        return await self._send(lambda: self._gateway.search(device, orgId, state, page), count)
-
-    async def _send(self, request: Callable[[], Awaitable[R]], count: Callable[[], None]) -> R:
+    async def _send(
+        self,
+        request: Callable[[], Awaitable[R]],
+        departs: Callable[[], None] | None = None,  # of a cancel
+        *,
+        again: bool = False,
+    ) -> R:
         while True:
             if self._switch.stop is not None:
                 raise Halted  # not even a token is asked for
@@ -133,13 +127,19 @@ class Wire:
             congested = False
             try:
                 self._check_bounds()
+                if departs is not None:
+                    departs()
                 reply = await request()
                 congested = _is_congested(reply)
             finally:
                 self._pace.release(ticket, congested=congested)
             if isinstance(reply, NotSent) and reply.cause == "no_token":
                 continue  # somebody's 401 took the token away since
-            count()
+            if departs is None:
+                self._searches += 1
+            else:
+                self._cancels += 1
+                self._repeated += again
             if isinstance(reply, Answered) and reply.anomaly is None:
                 self._throttled_in_a_row = 0
                 return reply
