@@ -165,3 +165,14 @@ def test_no_runs(store: Store) -> None:
         store.run("r1")
     with pytest.raises(UsageError, match="r1: no such run"):
         claim(store, 1)
+
+
+def test_looking_makes_no_ledger(tmp_path: Path) -> None:
+    """Where there is none, a command that only looks sees an empty one and leaves nothing."""
+    store = Store.look(f"sqlite:///{tmp_path}/none/ledger.db")
+    assert store.runs() == []
+    with pytest.raises(UsageError) as raised:
+        store.resolve("last")
+    store.close()
+    assert str(raised.value) == f"last: no runs yet in ledger {tmp_path}/none/ledger.db"
+    assert list(tmp_path.iterdir()) == []

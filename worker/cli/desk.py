@@ -57,7 +57,7 @@ def environment() -> Mapping[str, str]:
 def reading(common: Common) -> Iterator[tuple[Store, str]]:
     """The ledger, for a command that only looks; and its URL."""
     url = settings_of(common).ledger.url
-    store = Store.open(url)
+    store = Store.look(url)
     try:
         yield store, url
     finally:

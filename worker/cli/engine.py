@@ -133,10 +133,29 @@ class Engine:
         self, work: Work, place: Place, watch: Watch
     ) -> AsyncIterator[tuple[Session, Writer]]:
         """Everything that sends and records, for as long as the block lasts."""
-        clock, run_id, limits = self._clock, work.record.run_id, work.terms.limits
         switch = Switch()
         switch.on_throw(watch.stopping)
-        transport = self._connect(place.transport, clock)
+        transport = self._connect(place.transport, self._clock)
+        session, writer = self._session(work, place, watch, switch, transport)
+        refusal: CancelWorkerError | None = None
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._heed_signals, switch, transport.cut)
+                try:
+                    yield session, writer
+                except CancelWorkerError as error:
+                    refusal = error  # raised below: a task group would wrap it
+                group.cancel_scope.cancel()
+        finally:
+            await transport.aclose()
+        if refusal is not None:
+            raise refusal
+
+    def _session(
+        self, work: Work, place: Place, watch: Watch, switch: Switch, transport: Transport
+    ) -> tuple[Session, Writer]:
+        """The parts of a run, joined; nothing of it has begun."""
+        clock, run_id, limits = self._clock, work.record.run_id, work.terms.limits
         policy = RetryPolicy(place.retry, clock)
         client = GatewayClient(
             transport,
@@ -153,31 +172,12 @@ class Engine:
             self._store, run_id, self._submit(), clock, limits.concurrency, recorder.committed
         )
         recorder.writer = writer
+        past = Past(self._store, run_id)
+        rules = _rules(work, place)
         session = Session(
-            _rules(work, place),
-            client,
-            transport,
-            writer,
-            Past(self._store, run_id),
-            clock,
-            switch,
-            bounds,
-            watch,
-            recorder,
+            rules, client, transport, writer, past, clock, switch, bounds, watch, recorder
         )
-        refusal: CancelWorkerError | None = None
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._heed_signals, switch, transport.cut)
-                try:
-                    yield session, writer
-                except CancelWorkerError as error:
-                    refusal = error  # raised below: a task group would wrap it
-                group.cancel_scope.cancel()
-        finally:
-            await transport.aclose()
-        if refusal is not None:
-            raise refusal
+        return session, writer
 
     async def _heed_signals(self, switch: Switch, cut: Callable[[float], None]) -> None:
         """SIGINT and SIGTERM stop politely, a second SIGINT at once; SIGHUP reopens the log."""

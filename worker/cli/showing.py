@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
+
+from msgspec.structs import asdict
 
 from worker.cli import desk
 from worker.cli.planning import Planned
@@ -41,47 +44,50 @@ def show_verified(
     verified = findings.verified() if findings else None
     fine = verified is not None and not verified.still_cached and not without_outcome
     code = 0 if fine else 4
-    found = findings.still_cached if findings else []
     if as_json:
-        desk.show_json(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "run_id": record.run_id,
-                "job": record.job,
-                "orgId": record.orgId,
-                "verified": None
-                if verified is None
-                else {
-                    "targets": verified.targets,
-                    "still_cached": verified.still_cached,
-                    "newer": verified.newer,
-                },
-                "without_outcome": without_outcome,
-                "still_cached": [_named(each) for each in found],
-                "exit_code": code,
-            }
-        )
-        return code
-    if verified is None:
-        lines = [f"run {record.run_id}: not verified{_why(findings)}"]
-        lines += ["still cached, as far as searches were answered:"] if found else []
+        desk.show_json(_verified_document(record, findings, without_outcome, code))
     else:
-        lines = [
-            (
-                f"run {record.run_id}: {verified.targets} targets searched, "
-                f"{verified.still_cached} commands older than the run are still cached, "
-                f"{verified.newer} were cached since"
-            )
-        ]
-    lines += [f"  {_line(each)}" for each in found[:_SHOWN]]
-    if len(found) > _SHOWN:
-        lines.append(f"  … and {len(found) - _SHOWN} more devices (-o json has them all)")
-    if without_outcome:
-        lines.append(
-            f"{without_outcome} targets have no outcome: cancel-worker resume {record.run_id}"
-        )
-    desk.show("".join(f"{line}\n" for line in lines))
+        lines = _verified_lines(record, findings, without_outcome)
+        desk.show("".join(f"{line}\n" for line in lines))
     return code
+
+
+def _verified_document(
+    record: RunRecord, findings: Findings | None, without_outcome: int, code: int
+) -> dict[str, Any]:
+    verified = findings.verified() if findings else None
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": record.run_id,
+        "job": record.job,
+        "orgId": record.orgId,
+        "verified": None if verified is None else asdict(verified),
+        "without_outcome": without_outcome,
+        "still_cached": [_named(each) for each in findings.still_cached] if findings else [],
+        "exit_code": code,
+    }
+
+
+def _verified_lines(
+    record: RunRecord, findings: Findings | None, without_outcome: int
+) -> Iterator[str]:
+    verified = findings.verified() if findings else None
+    found = findings.still_cached if findings else []
+    if verified is None:
+        yield f"run {record.run_id}: not verified{_why(findings)}"
+        if found:
+            yield "still cached, as far as searches were answered:"
+    else:
+        yield (
+            f"run {record.run_id}: {verified.targets} targets searched, "
+            f"{verified.still_cached} commands older than the run are still cached, "
+            f"{verified.newer} were cached since"
+        )
+    yield from (f"  {_line(each)}" for each in found[:_SHOWN])
+    if len(found) > _SHOWN:
+        yield f"  … and {len(found) - _SHOWN} more devices (-o json has them all)"
+    if without_outcome:
+        yield f"{without_outcome} targets have no outcome: cancel-worker resume {record.run_id}"
 
 
 def _plan_document(planned: Planned, preview: Findings | None) -> dict[str, Any]:

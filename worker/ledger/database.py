@@ -65,9 +65,10 @@ def _example() -> str:
 class Database:
     """One open ledger; raises UsageError when it cannot be used."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, name: str | None = None) -> None:
+        """`name` is what messages call it, if not by its path."""
         self.path = ledger_path(url)
-        self.name = str(self.path) if self.path else "the temporary ledger"
+        self.name = name or (str(self.path) if self.path else "the temporary ledger")
         self._broken: str | None = None
         with self._opening():
             if self.path:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, delete, select, update
 
 from worker.errors import UsageError
 from worker.ledger import across, doubts, reading, tables
-from worker.ledger.database import Database
+from worker.ledger.database import Database, ledger_path
 from worker.ledger.draft import Draft, digest_of, drafting
 from worker.ledger.entry import Claim, Doubt, Entry, Found, Frozen, Granted, NewRun, Touched
 from worker.ledger.lock import locked_by
@@ -52,6 +52,14 @@ class Store:
         the place cannot be written, is not a ledger, or is of a newer version.
         """
         return cls(url, Database(url), keep_input=keep_input)
+
+    @classmethod
+    def look(cls, url: str) -> Store:
+        """As `open`, to look only: where there is none it shows an empty one, and makes none."""
+        path = ledger_path(url)
+        if path is None or path.exists():
+            return cls.open(url)
+        return cls(url, Database("sqlite://", name=str(path)), keep_input=True)
 
     def close(self) -> None:
         """Let go of the file."""
