@@ -99,7 +99,8 @@ def opened_inside(folder: Path, name: str) -> Iterator[Opened]:
         real = (folder / pure).resolve(strict=True)
         inside = real.is_relative_to(folder.resolve(strict=True))
     except (OSError, ValueError, RuntimeError) as error:  # missing, a loop of links, a NUL byte
-        raise UnopenedError(f"cannot be read ({_reason(error)})") from None
+        remedy = "give its path as seen from the folder of the job file"
+        raise UnopenedError(f"cannot be read ({_reason(error)})", remedy) from None
     if not inside:
         raise UnopenedError("is a link out of the folder of the job file", "copy the file")
     with _open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW) as file:
