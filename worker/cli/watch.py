@@ -9,6 +9,8 @@ from worker.observe.progress import Progress
 from worker.observe.runlog import RunLog
 from worker.run.case import Call, Case
 
+_NOT_TOLD = Identity()
+
 
 class Watch:
     """Passes on what happens; see `run.record.Observer`."""
@@ -23,9 +25,9 @@ class Watch:
     def recorded(
         self, target: Target, commands: Sequence[CommandResult], outcome: Outcome | None
     ) -> None:
-        identity = outcome.identity if outcome else Identity()
+        identity = outcome.identity if outcome is not None else _NOT_TOLD
         told = [(target, identity, result) for result in commands]
-        self._log.committed(told, [outcome] if outcome else [])
+        self._log.committed(told, () if outcome is None else (outcome,))
 
     def put_off(self, target: Target, cause: str) -> None:
         """Nothing to show: a later pass tells."""

@@ -6,9 +6,9 @@ It sends through the wire, keeps in the case what is proven, asks `retry` whethe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 from worker.clock import Clock
 from worker.model import (
@@ -66,18 +66,20 @@ class Executor:
         self._search_budget = search_budget
         self._by_id = by_id
 
-    async def course(self, case: Case) -> None:
+    def course(self, case: Case) -> Coroutine[Any, Any, None]:
         """All that is done for one target; Halted when the run stops on the way."""
         target = case.target
         if isinstance(target.scope, Listed):
-            ids = (Command(i) for i in target.scope.commandIds if i not in case.recorded)
-            await self._calls(case, _by_id(case, ids))
-        elif self._by_id:
-            await self._by_search(case, self._reconciler.rules.tries)
-        else:
-            if not case.calls:
-                case.calls.append(Call(CancelAll(target.device, target.orgId)))
-            await self._call(case, case.calls[0])
+            return self._listed(case, target.scope)
+        if self._by_id:
+            return self._by_search(case, self._reconciler.rules.tries)
+        if not case.calls:
+            case.calls.append(Call(CancelAll(target.device, target.orgId)))
+        return self._call(case, case.calls[0])
+
+    async def _listed(self, case: Case, scope: Listed) -> None:
+        ids = (Command(i) for i in scope.commandIds if i not in case.recorded)
+        await self._calls(case, _by_id(case, ids))
 
     async def _calls(self, case: Case, calls: list[Call]) -> None:
         for call in calls:

@@ -84,11 +84,11 @@ class Recorder:
                 said = f"commandId {conflict.commandId} was already cancelled for another device"
                 self._switch.throw(Stop("anomaly", said, count=1, of=1))
         for entry in entries:
-            ended = isinstance(entry.verdict, Outcome | Deferral)
+            outcome = entry.verdict if isinstance(entry.verdict, Outcome) else None
+            ended = outcome is not None or isinstance(entry.verdict, Deferral)
             known = self._open.pop if ended else self._open.get
             target = known(entry.ordinal, None)
             if target is not None:
-                outcome = entry.verdict if isinstance(entry.verdict, Outcome) else None
                 self._observer.recorded(target, entry.commands, outcome)
 
     def _put(self, case: Case, verdict: Outcome | DoubtMark | Deferral | None) -> None:

@@ -253,6 +253,8 @@ class Session:
 
     def _doubt(self, claimed: ClaimedTarget) -> tuple[int, int] | None:
         """When a target may have been called before: first and last, gateway's clock."""
+        if not self._intents and self._in_doubt_since is None and claimed.doubt is None:
+            return None
         now_ms = self._gateway.gateway_ms()
         since = [self._intents.get(claimed.target.device), self._in_doubt_since]
         if claimed.doubt is not None:
