@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tests.simulation import required
+
 if TYPE_CHECKING:
     from tests.simulation.process import Start
     from tests.simulation.world import World
@@ -37,6 +39,7 @@ def count(world: World) -> Counter[int]:
     for row, happened in _SITUATIONS.items():
         if times := happened(world):
             rows[row] += times
+    required.outcomes(world)
     for row, check in _REQUIRED.items():
         if rows[row]:
             check(world)

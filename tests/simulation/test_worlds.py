@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import pytest
+from msgspec.structs import replace
 
-from tests.simulation import campaign
+from tests.simulation import campaign, required
 from tests.simulation.memory import _sliced
 from tests.simulation.world import World, play
+from worker.model import OutcomeKind
 
 WORLDS = int(os.environ.get("SIM_WORLDS", "600"))
 _FIRST, _SLICE, _MOST = 10_000, 200, 4_000  # seeds in which every row is looked for
@@ -38,6 +41,20 @@ def test_every_row_is_exercised() -> None:
         tally.add(campaign.play_some(range(first, first + _SLICE), "fake"))
     assert campaign.missing(tally, "fake") == []
     assert tally.broken == []
+
+
+def test_the_outcome_of_a_single_call_is_required() -> None:
+    """The check of outcomes by class is not idle, and a wrong outcome does not pass it."""
+    checked: Counter[int] = Counter()
+    for seed in range(150):
+        world = play(seed, "fake")
+        checked.update(required.outcomes(world))
+        assert world.violations == []
+        for start in world.starts:
+            start.settled = [replace(each, kind=OutcomeKind.TOO_LATE) for each in start.settled]
+        wrong = sum(required.outcomes(world).values())
+        assert len(world.violations) == wrong
+    assert {5, 10, 15, 22, 24, 28} <= set(checked)
 
 
 @pytest.mark.timeout(300)
