@@ -83,6 +83,7 @@ _OTHER = st.sampled_from(
         "Content-Length: 0",
         "content-length:2",
         "Upgrade: h2c",
+        "Sec-WebSocket-Key1: x",
         "Date: y",
         "X Y: z",
         "X : z",

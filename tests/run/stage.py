@@ -15,13 +15,14 @@ from tests.simulation.clock import VirtualClock
 from worker.ledger.entry import NewRun
 from worker.ledger.store import Store
 from worker.ledger.writer import Writer
-from worker.model import Device, DeviceKey, OutcomeKind, ReportRow, Stop, Target
+from worker.model import Device, DeviceKey, Identity, OutcomeKind, ReportRow, Stop, Target
 from worker.run.reconcile import LookupRules
 from worker.run.record import Recorder
 from worker.run.retry import RetryRules
 from worker.run.safety import AbortRules
 from worker.run.session import Ending, Leg, Rules, Session
 from worker.run.stop import Bounds, Switch
+from worker.run.verify import Subject
 
 T = TypeVar("T")
 
@@ -155,10 +156,10 @@ class Stage:
         with anyio.fail_after(3600.0):
             return await self.session.run(legs, self.touched if verify else None, probe)
 
-    async def touched(self) -> AsyncIterator[list[Target]]:
+    async def touched(self) -> AsyncIterator[list[Subject]]:
         """Every target that was attempted."""
         rows = await self.writer.ask(self.rows)
-        yield [target_of(row) for row in rows if row.outcome is not OutcomeKind.NOT_ATTEMPTED]
+        yield [subject_of(row) for row in rows if row.outcome is not OutcomeKind.NOT_ATTEMPTED]
 
     def rows(self) -> list[ReportRow]:
         return list(self.store.rows(self.run_id))
@@ -189,11 +190,12 @@ class Stage:
         assert sum(self.counts().values()) == self.store.run(self.run_id).targets
 
 
-def target_of(row: ReportRow) -> Target:
+def subject_of(row: ReportRow) -> Subject:
     assert row.productKey is not None
     assert row.deviceKey is not None
     key = DeviceKey(row.productKey, row.deviceKey)
-    return Target(row.ordinal, key, row.orgId, row.scope, row.source)
+    target = Target(row.ordinal, key, row.orgId, row.scope, row.source)
+    return Subject(target, Identity(row.productKey, row.deviceKey))
 
 
 def rules(**changed: object) -> Rules:

@@ -22,15 +22,15 @@ from tests.run.fake_gateway import (
     unsent,
 )
 from tests.run.rig import PLENTY, device, whole
-from tests.run.stage import FIRST, Stage, rules, seed_some, target_of
+from tests.run.stage import FIRST, Stage, rules, seed_some, subject_of
 from tests.simulation.clock import WALL_MS, VirtualClock
 from worker.errors import LedgerError, RefusedError
 from worker.ledger.entry import Claim
-from worker.model import NotSent, OutcomeKind, Refused, Requests, Stop, Target, Verified
+from worker.model import Identity, NotSent, OutcomeKind, Refused, Requests, Stop, Verified
 from worker.run.reconcile import LookupRules
 from worker.run.retry import RetryRules
 from worker.run.session import Ending, Leg
-from worker.run.verify import Findings
+from worker.run.verify import Findings, Subject
 
 K = OutcomeKind
 DENIED = Fate(executed=False, said=Refused(403, 99403, "forbidden", message="no Asset/Control"))
@@ -480,18 +480,28 @@ async def test_verify_finds_what_the_gateway_kept() -> None:
     assert [(f.target.ordinal, f.commandIds) for f in ending.findings.still_cached] == [(1, ("1",))]
 
 
-async def test_verify_searches_two_spellings_of_a_device_in_turn() -> None:
-    """A reply told that two targets are one device: both searched, never at once (invariant 9)."""
+@pytest.mark.parametrize("told", ["to both", "to one"])
+async def test_verify_searches_two_spellings_of_a_device_in_turn(told: str) -> None:
+    """Replies told that two targets are one device: both searched, never at once (invariant 9)."""
     stage = Stage(4)
 
-    async def twins() -> AsyncIterator[list[Target]]:
-        async for targets in stage.touched():
-            yield [replace(target, device=device(target.ordinal // 2)) for target in targets]
+    async def twins() -> AsyncIterator[list[Subject]]:
+        async for subjects in stage.touched():
+            yield [_twin(subject, told) for subject in subjects]
 
     ending = await stage.session.run(FIRST, twins, None)
     assert ending.findings is not None
     assert ending.findings.targets == 4
     assert stage.gateway.most_per_device == 1
+
+
+def _twin(subject: Subject, told: str) -> Subject:
+    """0 and 1 are one device, 2 and 3 another; `to one`: only the odd one knows both names."""
+    ordinal = subject.target.ordinal
+    key = device(ordinal // 2)
+    pair = (key.productKey, key.deviceKey) if told == "to both" or ordinal % 2 else (None, None)
+    known = Identity(pair[0], pair[1], f"a{ordinal // 2}")
+    return Subject(replace(subject.target, device=key), known)
 
 
 async def test_verify_waits_for_the_index() -> None:
@@ -590,8 +600,8 @@ async def test_look_that_is_stopped() -> None:
     assert looked == Stop("signal", "SIGINT received")
 
 
-async def stage_targets(stage: Stage) -> AsyncIterator[list[Target]]:
-    yield [target_of(row) for row in stage.rows()]
+async def stage_targets(stage: Stage) -> AsyncIterator[list[Subject]]:
+    yield [subject_of(row) for row in stage.rows()]
 
 
 async def test_forbidden_everywhere() -> None:

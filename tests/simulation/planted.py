@@ -226,6 +226,12 @@ BUGS = (
         '    data = envelope.get("data") or []\n',
     ),
     Bug(
+        "two spellings of a device are verified at once",
+        "run/verify.py",
+        "        devices = _by_device(subjects)\n",
+        "        devices = [[each] for each in subjects]\n",
+    ),
+    Bug(
         "what is in flight gets no end when the run stops",
         "run/session.py",
         "        switch.on_throw(self._drain)\n",

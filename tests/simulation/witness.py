@@ -62,8 +62,7 @@ class Witness:
         flying = [e for e in mine if e.kind != "token"]
         if len(flying) > world.setup.concurrency:
             wrong(9, f"{len(flying)} requests are in flight")
-        twins = exchange.kind == "search" and exchange.thing and exchange.thing.index == 0
-        if sum(e.key == exchange.key for e in flying) > 1 and not twins:
+        if sum(e.key == exchange.key for e in flying) > 1:
             wrong(9, f"two requests are in flight for {exchange.key}")
         if exchange.kind == "search":
             return

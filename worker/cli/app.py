@@ -287,7 +287,7 @@ def _leave(done: asked.Done) -> None:
 def seldom_collect() -> None:
     """Look for reference cycles seldom: the path of a device makes none, and has no time for it."""
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(10_000, 20, 100)
 
 
 def main() -> None:

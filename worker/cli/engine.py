@@ -30,6 +30,7 @@ from worker.model import (
     AssetId,
     Device,
     DeviceKey,
+    Identity,
     OutcomeKind,
     ReportRow,
     RunRecord,
@@ -42,7 +43,7 @@ from worker.run.record import Recorder
 from worker.run.retry import RetryPolicy, RetryRules, TokenPatience
 from worker.run.session import Ending, Leg, Rules, Session
 from worker.run.stop import Bounds, Switch
-from worker.run.verify import TOUCHED, Findings
+from worker.run.verify import TOUCHED, Findings, Subject
 
 _BATCH = 1_000  # targets of a verification read at a time
 
@@ -194,7 +195,7 @@ class Engine:
                     self.hurried = True
                     cut(self._clock.monotonic())
 
-    async def _touched(self, writer: Writer, work: Work) -> AsyncIterator[list[Target]]:
+    async def _touched(self, writer: Writer, work: Work) -> AsyncIterator[list[Subject]]:
         """What the run searches again at its end, a batch at a time."""
         targets = self._targets(work.record.run_id, _looked_at(work.terms))
         while batch := await writer.ask(lambda: _some(targets)):
@@ -211,10 +212,11 @@ class Engine:
                 return target_of(row)
         return None
 
-    def _targets(self, run_id: str, kinds: frozenset[OutcomeKind] | None) -> Iterator[Target]:
+    def _targets(self, run_id: str, kinds: frozenset[OutcomeKind] | None) -> Iterator[Subject]:
         for row in self._store.rows(run_id):
             if row.outcome in kinds if kinds else row.outcome is not OutcomeKind.NOT_ATTEMPTED:
-                yield target_of(row)
+                known = Identity(row.productKey, row.deviceKey, row.assetId)
+                yield Subject(target_of(row), known)
 
 
 def _rules(work: Work, place: Place) -> Rules:
@@ -236,7 +238,7 @@ def _looked_at(terms: Terms) -> frozenset[OutcomeKind] | None:
     return None if terms.verify == "all" else TOUCHED
 
 
-async def _batches(targets: Iterator[Target]) -> AsyncIterator[list[Target]]:
+async def _batches(targets: Iterator[Subject]) -> AsyncIterator[list[Subject]]:
     while batch := _some(targets):
         yield batch
 
@@ -249,5 +251,5 @@ def target_of(row: ReportRow) -> Target:
     return Target(row.ordinal, device, row.orgId, row.scope, row.source)
 
 
-def _some(targets: Iterator[Target]) -> list[Target]:
+def _some(targets: Iterator[Subject]) -> list[Subject]:
     return list(islice(targets, _BATCH))

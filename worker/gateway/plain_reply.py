@@ -18,6 +18,7 @@ _HEAD: Final = re.compile(
 _LONGEST: Final = 8_000  # bytes of a head, less than any limit of the parser
 _FRAMING: Final = frozenset(
     {"transfer-encoding", "content-encoding", "upgrade", "trailer", "proxy-connection"}
+    | {"sec-websocket-key1"}  # which the parser refuses
 )
 
 

@@ -25,7 +25,7 @@ from worker.run.retry import Budget, RetryPolicy, RetryRules
 from worker.run.runner import Runner
 from worker.run.safety import AbortRules, Safety
 from worker.run.stop import Bounds, Switch
-from worker.run.verify import Findings, Verifier
+from worker.run.verify import Findings, Subject, Verifier
 from worker.run.wire import Gateway, Halted, Wire
 
 
@@ -142,7 +142,7 @@ class Session:
     async def run(
         self,
         legs: Sequence[Leg],
-        verify: Callable[[], AsyncIterator[Sequence[Target]]] | None,
+        verify: Callable[[], AsyncIterator[Sequence[Subject]]] | None,
         probe: Target | None,
     ) -> Ending:
         """Work the legs off, then verify; never raises for what a gateway or a ledger does.
@@ -181,7 +181,7 @@ class Session:
         )
 
     async def look(
-        self, targets: AsyncIterator[Sequence[Target]], began_wall_ms: int | None
+        self, targets: AsyncIterator[Sequence[Subject]], began_wall_ms: int | None
     ) -> Findings | Stop:
         """Only search: what of these targets is cached, or why the searching ended early.
 
@@ -238,7 +238,7 @@ class Session:
             yield batch
 
     async def _verify(
-        self, targets: AsyncIterator[Sequence[Target]], began: float
+        self, targets: AsyncIterator[Sequence[Subject]], began: float
     ) -> Findings | None:
         """Search again; began is the monotonic moment of the run's beginning."""
 

@@ -7,12 +7,13 @@ only when the last try shows it too. What was cached after the run began is coun
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import chain
 
 import anyio
 from msgspec import Struct
 
 from worker.clock import Clock
-from worker.model import Device, Listed, OutcomeKind, Target, Verified
+from worker.model import Identity, Listed, OutcomeKind, Target, Verified
 from worker.run.case import Case
 from worker.run.reconcile import Reconciler, SearchTrouble
 from worker.run.stop import Switch
@@ -20,6 +21,13 @@ from worker.run.wire import Halted
 
 #: What `verify: touched` searches again.
 TOUCHED = frozenset({OutcomeKind.CANCELLED, OutcomeKind.CANCELLED_INCOMPLETE, OutcomeKind.UNKNOWN})
+
+
+class Subject(Struct, frozen=True):
+    """A target to search again, and all that is known of its device's names."""
+
+    target: Target
+    identity: Identity
 
 
 class StillCached(Struct, frozen=True):
@@ -64,14 +72,14 @@ class Verifier:
         self._concurrency = concurrency
         self._began_ms = began_ms
 
-    async def verify(self, targets: AsyncIterator[Sequence[Target]]) -> Findings | None:
-        """What is still cached of these targets; None when the run stopped meanwhile."""
+    async def verify(self, subjects: AsyncIterator[Sequence[Subject]]) -> Findings | None:
+        """What is still cached of these; None when the run stopped meanwhile."""
         findings = Findings()
         rules = self._reconciler.rules
-        doubtful: list[Target] = []
+        doubtful: list[Subject] = []
         if not await self._switch.sleep(rules.wait):
             return None
-        async for batch in targets:
+        async for batch in subjects:
             doubtful += await self._look(batch, findings, last=rules.tries == 1)
         for again in range(2, rules.tries + 1):
             if not doubtful or findings.denied:
@@ -82,28 +90,26 @@ class Verifier:
         return None if self._switch.stop else findings
 
     async def _look(
-        self, targets: Sequence[Target], findings: Findings, *, last: bool
-    ) -> list[Target]:
+        self, subjects: Sequence[Subject], findings: Findings, *, last: bool
+    ) -> list[Subject]:
         """Search each once; those to search again are returned."""
-        again: list[Target] = []
-        alike: dict[Device, list[Target]] = {}  # a reply may have told that two are one device
-        for target in targets:
-            alike.setdefault(target.device, []).append(target)
-        todo = iter(alike.values())
+        again: list[Subject] = []
+        devices = _by_device(subjects)
+        todo = iter(devices)
 
         async def labour() -> None:
-            for spellings in todo:
-                for target in spellings:
+            for spellings in todo:  # of one device: one after another
+                for subject in spellings:
                     if findings.denied:
                         return
                     try:
-                        if not await self._settled(target, findings, last=last):
-                            again.append(target)
+                        if not await self._settled(subject.target, findings, last=last):
+                            again.append(subject)
                     except Halted:
                         return
 
         async with anyio.create_task_group() as group:
-            for _ in range(min(self._concurrency, len(alike))):
+            for _ in range(min(self._concurrency, len(devices))):
                 group.start_soon(labour)
         return again
 
@@ -128,3 +134,20 @@ class Verifier:
         if old:
             findings.still_cached.append(StillCached(target, tuple(c.commandId for c in old)))
         return True
+
+
+def _by_device(subjects: Sequence[Subject]) -> list[list[Subject]]:
+    """The subjects, those of one device together as far as replies told."""
+    groups: dict[tuple[str | None, ...], list[Subject]] = {}
+    for subject in subjects:
+        names = [name for name in _names(subject.identity) if name in groups]
+        known = {id(groups[name]): groups[name] for name in names}  # two where this one joins them
+        alike = [*chain.from_iterable(known.values()), subject]
+        for each in alike:
+            groups.update(dict.fromkeys(_names(each.identity), alike))
+    return list({id(group): group for group in groups.values()}.values())
+
+
+def _names(identity: Identity) -> list[tuple[str | None, ...]]:
+    pair = (identity.productKey, identity.deviceKey)
+    return [name for name in (pair, (identity.assetId,)) if None not in name]
