@@ -18,6 +18,7 @@ from tests.simulation.world import World, play
 
 REGRESSIONS = Path(__file__).with_name("regressions.txt")
 _CHUNK = 50  # worlds a process takes at a time
+_LIFE = 20  # chunks of a process: what crashed tasks leave in anyio's books would slow it down
 
 
 class Tally(Struct):
@@ -93,7 +94,9 @@ def run(first: int, worlds: int, transport: str, processes: int) -> Tally:
             whole.add(play_some(chunk, transport))
         return whole
     fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=fresh, initializer=quietly) as pool:
+    with ProcessPoolExecutor(
+        processes, mp_context=fresh, initializer=quietly, max_tasks_per_child=_LIFE
+    ) as pool:
         for part in pool.map(play_some, chunks, [transport] * len(chunks)):
             whole.add(part)
     return whole
