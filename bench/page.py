@@ -53,13 +53,12 @@ def _page(
     told = ["# What a device costs\n", *(f"- {line}" for line in _machine()), ""]
     told += [table(lines)]
     for name, race in races.items():
-        told += [f"\n## {name}\n", "| peer | CPU us a device | devices/s | peak MB |"]
-        told += ["|---|---|---|---|"]
+        told += [f"\n## {name}\n", "| peer | CPU us a device | devices/s |"]
+        told += ["|---|---|---|"]
         for peer, figures in race.items():
             cpu = spread([figure.cpu_us for figure in figures])
             rate = spread([figure.rate for figure in figures])
-            rss = max(figure.rss for figure in figures) / 1e6
-            told.append(f"| {peer} | {_s(cpu)} | {_s(rate)} | {rss:.0f} |")
+            told.append(f"| {peer} | {_s(cpu)} | {_s(rate)} |")
     told.append(f"\n![CPU time a device]({plot})\n")
     told.append("Repeat it with `python -m bench`; ratios are taken within a round, the figures")
     told.append("are medians with minimum and maximum.")
