@@ -18,7 +18,7 @@ from tests.simulation.world import World, play
 
 REGRESSIONS = Path(__file__).with_name("regressions.txt")
 _CHUNK = 50  # worlds a process takes at a time
-_LIFE = 20  # chunks of a process: what crashed tasks leave in anyio's books would slow it down
+_LIFE = 80  # chunks of a pool: what crashed tasks leave in anyio's books would slow its processes
 
 
 class Tally(Struct):
@@ -94,11 +94,11 @@ def run(first: int, worlds: int, transport: str, processes: int) -> Tally:
             whole.add(play_some(chunk, transport))
         return whole
     fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        processes, mp_context=fresh, initializer=quietly, max_tasks_per_child=_LIFE
-    ) as pool:
-        for part in pool.map(play_some, chunks, [transport] * len(chunks)):
-            whole.add(part)
+    for at in range(0, len(chunks), _LIFE):
+        some = chunks[at : at + _LIFE]
+        with ProcessPoolExecutor(processes, mp_context=fresh, initializer=quietly) as pool:
+            for part in pool.map(play_some, some, [transport] * len(some)):
+                whole.add(part)
     return whole
 
 
