@@ -7,12 +7,12 @@ from worker.ledger.rate import SettleRate
 
 
 def test_rate() -> None:
-    """The first window of 0.1 s or more, half of each new one; groups within one are added up."""
+    """Half of each new window of 0.2 s or more; groups within a window are added up."""
     clock = FakeClock()
     rate = SettleRate(clock)
     seen = []
-    for ms, settled in ((10, 500), (191, 505), (201, 0), (50, 25), (51, 26), (10_000, 0)):
+    for ms, settled in ((10, 500), (191, 505), (201, 0), (100, 50), (301, 50), (10_000, 0)):
         clock.pass_ms(ms)
         rate.settled(settled)
         seen.append(round(rate.per_second))
-    assert seen == [0, 5000, 2500, 2500, 1502, 751]
+    assert seen == [0, 2500, 1250, 1250, 750, 375]

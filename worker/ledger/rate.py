@@ -1,14 +1,14 @@
 """How fast targets settle: the measure of how many may be claimed ahead.
 
-An estimate is enough: one that is too low only makes claims smaller, and after the first value
-half a new one at a time keeps a burst from widening the doubt.
+An estimate is enough: one that is too low only makes claims smaller, and half a new value at a
+time keeps a burst from widening the doubt.
 """
 
 from __future__ import annotations
 
 from worker.clock import Clock
 
-WINDOW = 0.1  # seconds: shorter ones would take the size of a group for a rate
+WINDOW = 0.2  # seconds: shorter ones would take the size of a group for a rate
 
 
 class SettleRate:
@@ -25,7 +25,6 @@ class SettleRate:
         self._count += count
         elapsed = self._clock.monotonic() - self._since
         if elapsed >= WINDOW:
-            found = self._count / elapsed
-            self.per_second = (self.per_second + found) / 2 if self.per_second else found
+            self.per_second += (self._count / elapsed - self.per_second) / 2
             self._since += elapsed
             self._count = 0
