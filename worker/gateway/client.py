@@ -179,7 +179,7 @@ class _Skew:
 
     def earliest_ms(self) -> int:
         if self.bounds is None:
-            return self._clock.wall_ms()
+            return 0  # the local clock may be years ahead
         return int(self._clock.monotonic() * 1000 + self.bounds.low)
 
     def gateway_ms(self) -> int:

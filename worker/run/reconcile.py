@@ -151,11 +151,10 @@ class Reconciler:
         return await self.search(case, _CACHED, oldest_ms)
 
     async def _sight(self, case: Case, call: Call) -> Sight | SearchTrouble:
-        oldest = oldest_ms(self._gateway, self._clock, call.first_sent, call.first_sent_ms)
-        cached = await self.search(case, _CACHED, oldest)
+        cached = await self.search(case, _CACHED, self._oldest(call))
         if isinstance(cached, SearchTrouble):
             return cached
-        cancelled = await self.search(case, _CANCELLED, oldest)
+        cancelled = await self.search(case, _CANCELLED, self._oldest(call))  # by a clock just told
         if isinstance(cancelled, SearchTrouble):
             return cancelled
         ids = [c.commandId for c in cancelled if c.commandId not in case.recorded]
@@ -168,6 +167,9 @@ class Reconciler:
             elsewhere=frozenset(elsewhere),
             last_sent_ms=gateway_ms_at(self._gateway, self._clock, call.last_sent),
         )
+
+    def _oldest(self, call: Call) -> int:
+        return oldest_ms(self._gateway, self._clock, call.first_sent, call.first_sent_ms)
 
 
 def oldest_ms(
