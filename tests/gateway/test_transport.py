@@ -558,6 +558,19 @@ async def test_cut_ends_what_is_in_flight() -> None:
         assert len(server.requests) == 2
 
 
+async def test_what_connects_at_the_cut_ends_with_it() -> None:
+    """A request that goes out after the cut was announced does not outlive it either."""
+
+    async def script(c: Connection) -> None:
+        await c.until_closed()
+
+    async with FaultServer(script).running() as server, opened(server.url) as transport:
+        before = CLOCK.monotonic()
+        transport.cut(before + 0.2)  # no connection is there yet
+        assert facts(await ask(transport)) == (True, None, b"", "cut")
+        assert CLOCK.monotonic() - before < 1.0
+
+
 async def test_cut_while_connecting_is_not_sent() -> None:
     """What was not written when the cut came is proven not sent."""
 

@@ -163,7 +163,7 @@ class DirectTransport:
         return None
 
     async def _answer(self, exchange: Exchange) -> Reply | None:
-        self._look_after(exchange.deadline)
+        self._look_after(min(exchange.deadline, self._cut))
         try:
             reply = await exchange.answer
         except asyncio.CancelledError:
