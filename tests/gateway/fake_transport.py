@@ -10,7 +10,8 @@ from typing import Any
 from msgspec import Struct
 
 from tests.gateway.fake_clock import FakeClock
-from worker.gateway.exchange import Reply
+from worker.gateway.exchange import Reply, Then
+from worker.gateway.launches import Launches
 from worker.gateway.token import PATH
 
 
@@ -41,6 +42,7 @@ class FakeTransport:
         self.gate = asyncio.Event()  # token requests wait for it
         self.gate.set()
         self._clock = clock
+        self._launches = Launches()
 
     async def post(
         self, target: str, headers: Mapping[str, str], body: bytes, deadline: float
@@ -55,6 +57,11 @@ class FakeTransport:
         self.before_reply()
         replies = self.tokens if is_token else self.calls
         return replies.pop(0) if len(replies) > 1 else replies[0]
+
+    def launch(
+        self, target: str, headers: Mapping[str, str], body: bytes, deadline: float, then: Then
+    ) -> None:
+        self._launches.add(self.post(target, headers, body, deadline), then)
 
     def cut(self, at: float) -> None:
         """Nothing is in flight for longer than a test's step."""

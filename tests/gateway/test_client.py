@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from urllib.parse import parse_qsl, urlsplit
 
@@ -9,9 +10,10 @@ import pytest
 
 from tests.gateway.fake_clock import FakeClock
 from tests.gateway.fake_transport import FakeTransport, Tries, ok, token_reply
-from worker.gateway.client import GatewayClient, SkewBounds
+from worker.gateway.client import GatewayClient
 from worker.gateway.exchange import Reply
-from worker.gateway.signing import sign
+from worker.gateway.signing import joined, sign
+from worker.gateway.skew import SkewBounds
 from worker.gateway.token import Credentials
 from worker.model import (
     Ambiguous,
@@ -20,6 +22,7 @@ from worker.model import (
     CancelAll,
     CancelOne,
     DeviceKey,
+    Evidence,
     NotSent,
     Page,
     Refused,
@@ -71,9 +74,40 @@ async def test_a_cancel(call: CancelAll | CancelOne, pairs: list[tuple[str, str]
     assert request.headers == {
         "apim-accesstoken": "T1",
         "apim-timestamp": str(world.clock.wall),
-        "apim-signature": sign("T1", pairs, b"", world.clock.wall, "SK"),
+        "apim-signature": sign("T1", joined(pairs), b"", world.clock.wall, "SK"),
     }
     assert (request.body, request.deadline) == (b"", world.clock.monotonic() + 30.0)
+
+
+async def test_a_launched_cancel_is_the_same_request_and_the_same_evidence() -> None:
+    """Told by a plain call, after launch returned; a token that was turned down included."""
+    for reply in (ok(code=0, data=[]), DENIED, Reply(sent=True, fault="disconnected")):
+        awaited, launched = [await World(reply).authorized() for _ in range(2)]
+        told: list[Evidence | Exception] = []
+        launched.client.launch(ALL, launched.clock.monotonic(), told.append)
+        assert told == []
+        await asyncio.sleep(0.01)
+        assert told == [await awaited.client.cancel(ALL)]
+        assert launched.transport.call_requests == awaited.transport.call_requests
+
+
+async def test_a_bug_in_reading_a_reply_is_told_not_raised() -> None:
+    """A plain call from the transport's callback must not raise there."""
+    world = await World(Reply(sent=True, status=200, body=None)).authorized()  # type: ignore[arg-type]
+    told: list[Evidence | Exception] = []
+    world.client.launch(ALL, world.clock.monotonic(), told.append)
+    await asyncio.sleep(0.01)
+    assert [type(said) for said in told] == [TypeError]
+
+
+async def test_authorized_only_with_a_token_that_needs_no_renewal() -> None:
+    """Before the first token, and from 80 % of its life on, somebody must fetch one first."""
+    world = World(tokens=[token_reply("T1", 100)])
+    assert not world.client.authorized()
+    await world.authorized()
+    assert world.client.authorized()
+    world.clock.pass_ms(81_000)
+    assert not world.client.authorized()
 
 
 async def test_a_search() -> None:
@@ -86,7 +120,7 @@ async def test_a_search() -> None:
     pairs = parse_qsl(urlsplit(request.target).query)
     assert pairs == [("action", "search"), ("orgId", "o1"), ("assetId", "a1")]
     stamp = int(request.headers["apim-timestamp"])
-    assert request.headers["apim-signature"] == sign("T1", pairs, body, stamp, "SK")
+    assert request.headers["apim-signature"] == sign("T1", joined(pairs), body, stamp, "SK")
     assert request.headers["Content-Type"] == "application/json"
 
 

@@ -154,7 +154,7 @@ async def test_the_queue_moves_when_a_connection_is_lost() -> None:
         async with opened(server.url, connections=2) as transport:
             replies = await asyncio.gather(*(ask(transport) for _ in range(9)))
             assert [facts(r) for r in replies] == [(True, 200, BODY, None)] * 9
-            assert (transport._open(), len(transport._queue)) == (0, 0)
+            assert (transport._wires, transport._dials, len(transport._queue)) == ({}, {}, 0)
         assert len(server.connections) == 9
 
 
@@ -165,11 +165,11 @@ async def test_the_queue_moves_when_connecting_fails() -> None:
         replies = await asyncio.gather(*(ask(transport) for _ in range(9)))
         assert replies == [Reply(sent=False, fault="refused")] * 9
         assert CLOCK.monotonic() - before < 1.5
-        assert transport._open() == 0
+        assert (transport._wires, transport._dials) == ({}, {})
 
 
-async def test_a_place_promised_to_a_cancelled_task_goes_on() -> None:
-    """Cancelling who waits, or was just told that a place is free, blocks nobody."""
+async def test_a_connection_made_for_a_cancelled_task_is_the_next_ones() -> None:
+    """Cancelling who waits, or for whom a connection is being made, blocks nobody."""
 
     async def silent(c: Connection) -> None:
         await c.until_closed()
@@ -182,12 +182,12 @@ async def test_a_place_promised_to_a_cancelled_task_goes_on() -> None:
         await asyncio.sleep(0.05)
         tasks[1].cancel()  # waits
         await asyncio.sleep(0)
-        next(iter(transport._wires)).drop()  # the first ends, the third is promised its place
+        next(iter(transport._wires)).drop()  # the first ends, the third gets a connection
         tasks[2].cancel()
         ends = await asyncio.gather(*tasks[1:], return_exceptions=True)
         assert [type(end) for end in ends[:2]] == [asyncio.CancelledError] * 2
         assert ends[2] == Reply(sent=True, fault="request_timeout")
-        assert transport._promised == 0
+        assert (transport._dials, len(transport._queue)) == ({}, 0)
 
 
 async def test_an_idle_connection_that_speaks_is_closed_at_once() -> None:
@@ -306,7 +306,7 @@ async def test_nothing_is_left_behind() -> None:
                     await asyncio.gather(*(ask(transport) for _ in range(100)))
                 assert len(asyncio.all_tasks()) <= tasks + len(server.connections)
                 assert len(transport._wires) == len(server.connections) == 8
-                assert (transport._promised, len(transport._queue)) == (0, 0)
+                assert (transport._dials, len(transport._queue)) == ({}, 0)
             assert len(server.requests) == 2_000
         await asyncio.sleep(0.05)
         del transport

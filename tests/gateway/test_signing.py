@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from tests.gateway.fake_clock import FakeClock
-from worker.gateway.signing import Timestamps, encode_query, encryption, sign
+from worker.gateway.signing import Timestamps, encode_query, encryption, joined, sign
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "signing.json").read_text("utf-8"))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -33,7 +33,7 @@ def test_signature(vector: dict[str, Any]) -> None:
     pairs = parse_qsl(urlsplit(vector["target"]).query, strict_parsing=True)
     assert vector["signature"] == sign(
         vector["access_token"],
-        pairs,
+        joined(pairs),
         vector["body"].encode(),
         vector["timestamp"],
         vector["secret"],

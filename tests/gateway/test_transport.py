@@ -534,6 +534,43 @@ async def test_response_before_the_request_is_sent() -> None:
         assert len(server.connections) == 2
 
 
+# ---------------------------------------------------------------- told by a plain call
+
+
+async def test_launched_is_told_once() -> None:
+    """A launched exchange comes to what an awaited one does, and is told after launch returned."""
+    told: list[Reply | Exception] = []
+    faults = FaultServer(always(http(200, BODY)))
+    async with faults.running() as server, opened(server.url, connections=2) as transport:
+        for _ in range(5):
+            transport.launch(TARGET, APIM, b"", CLOCK.monotonic() + 2, told.append)
+        transport.launch(TARGET, APIM, b"", CLOCK.monotonic() - 1, told.append)
+        assert told == []
+        await asyncio.sleep(0.3)
+    assert [facts(r) for r in told if isinstance(r, Reply) and r.sent] == [
+        (True, 200, BODY, None)
+    ] * 5
+    assert [r for r in told if r == Reply(sent=False, fault="pool_timeout")] == told[:1]
+    assert len(told) == 6
+    assert len(server.requests) == 5
+
+
+async def test_launched_and_closed_is_told_at_most_once() -> None:
+    """Closing the transport ends what is under way and leaves nobody hanging."""
+
+    async def silent(c: Connection) -> None:
+        await c.until_closed()
+
+    told: list[Reply | Exception] = []
+    async with FaultServer(silent).running() as server, opened(server.url) as transport:
+        transport.launch(TARGET, APIM, b"", CLOCK.monotonic() + 5, told.append)
+        await asyncio.sleep(0.05)
+        before = CLOCK.monotonic()
+        await transport.aclose()
+        assert CLOCK.monotonic() - before < 1.0
+    assert told in ([], [Reply(sent=True, fault="disconnected")])
+
+
 # ---------------------------------------------------------------- ends from our side
 
 

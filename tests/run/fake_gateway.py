@@ -164,6 +164,7 @@ class FakeGateway:
         self._busy: Counter[Device] = Counter()
         self.most_per_device = 0
         self._requests = 0
+        self._launched: set[asyncio.Task[Evidence]] = set()
 
     # ---- setting the scene
 
@@ -203,6 +204,23 @@ class FakeGateway:
             self.fetched += 1
             await asyncio.sleep(LATENCY)
         return None
+
+    def authorized(self) -> bool:
+        return not (self.tokens or self._stale)
+
+    def launch(
+        self, call: CancelCall, sent: float, told: Callable[[Evidence | Exception], None]
+    ) -> None:
+        task = asyncio.get_running_loop().create_task(self.cancel(call))
+        self._launched.add(task)
+
+        def done(task: asyncio.Task[Evidence]) -> None:
+            self._launched.discard(task)
+            if not task.cancelled():
+                bug = task.exception()
+                told(bug if isinstance(bug, Exception) else task.result())
+
+        task.add_done_callback(done)
 
     async def cancel(self, call: CancelCall) -> Evidence:
         commandId = call.commandId if isinstance(call, CancelOne) else None

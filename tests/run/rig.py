@@ -138,7 +138,7 @@ class Rig:
     def __init__(
         self,
         *,
-        clock: VirtualClock | None = None,
+        clock: Clock | None = None,
         gateway: FakeGateway | None = None,
         retry: RetryRules = PLENTY,
         lookup: LookupRules = LOOKUP,
@@ -160,7 +160,15 @@ class Rig:
         self.pace = Pace(self.clock, self.switch, concurrency, rate)
         self.policy = RetryPolicy(retry, self.clock)
         self.budget = Budget(retry)
-        self.wire = Wire(self.gateway, self.pace, self.policy, self.switch, self.bounds, self.book)
+        self.wire = Wire(
+            self.gateway,
+            self.pace,
+            self.policy,
+            self.switch,
+            self.bounds,
+            self.clock,
+            self.book,
+        )
         self.elsewhere = set(elsewhere)
         self.reconciler = Reconciler(
             self.wire, self.gateway, lookup, self.clock, self._recorded_elsewhere

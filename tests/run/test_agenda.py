@@ -7,6 +7,7 @@ import pytest
 
 from tests.run.rig import whole
 from tests.simulation.clock import VirtualClock
+from worker.ledger.entry import ClaimedTarget
 from worker.model import Stop
 from worker.run.agenda import Agenda, Course
 from worker.run.case import Case
@@ -18,50 +19,60 @@ async def _nothing() -> None:
 
 
 class Desk:
-    """An agenda with everything around it; a course does nothing by itself."""
+    """An agenda with everything around it; targets are handed to a course that does nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: int = 9) -> None:
         self.clock, self.switch = VirtualClock(), Switch()
-        self.agenda = Agenda(self.clock, self.switch, self.begin)
+        self.agenda = Agenda(self.clock, self.switch, places, self.begin)
         self.begun: list[int] = []
 
-    def begin(self, case: Case) -> Course:
-        self.begun.append(case.target.ordinal)
+    def begin(self, claimed: ClaimedTarget) -> None:
+        self.begun.append(claimed.target.ordinal)
+        self.agenda.hand(self.course(claimed.target.ordinal))
+
+    def course(self, ordinal: int) -> Course:
         steps = _nothing()
         steps.close()
-        return Course(case, steps)
+        return Course(Case(whole(ordinal), 0, 0.0), steps)
 
-    def cases(self, *ordinals: int) -> list[Case]:
-        return [Case(whole(ordinal), 0, 0.0) for ordinal in ordinals]
+    def add(self, *ordinals: int) -> None:
+        self.agenda.add([ClaimedTarget(whole(ordinal), 0) for ordinal in ordinals])
 
     async def next(self) -> int | None:
         course = await self.agenda.next()
         return None if course is None else course.case.target.ordinal
 
-    def parked(self, ordinal: int, moment: float) -> Course:
-        course = self.begin(self.cases(ordinal)[0])
+    async def parked(self, ordinal: int, moment: float) -> None:
+        """A target that has begun and waits."""
+        self.add(ordinal)
+        course = await self.agenda.next()
+        assert course is not None
         self.begun.pop()
-        self.agenda.open += 1
         self.agenda.park(course, moment)
-        return course
+
+    def closed(self) -> None:
+        self.agenda.closed()
+        self.agenda.deal()
 
 
 async def test_due_comes_before_new() -> None:
     """A look-up that is due goes before a new target, the earliest moment first."""
-    desk = Desk()
-    desk.agenda.add(desk.cases(0, 1))
-    desk.parked(8, 4.0)
-    desk.parked(7, 3.0)
+    desk = Desk(places=1)
+    await desk.parked(8, 4.0)
+    await desk.parked(7, 3.0)
+    desk.add(0, 1)
     assert await desk.next() == 0
     await anyio.sleep(5.0)
-    assert [await desk.next() for _ in range(3)] == [7, 8, 1]
+    for ordinal in (7, 8, 1):
+        desk.closed()
+        assert await desk.next() == ordinal
 
 
 async def test_waiting_holds_no_worker() -> None:
     """While courses wait, a worker begins new targets."""
-    desk = Desk()
-    desk.parked(9, 1000.0)
-    desk.agenda.add(desk.cases(0, 1, 2))
+    desk = Desk(places=3)
+    await desk.parked(9, 1000.0)
+    desk.add(0, 1, 2)
     assert [await desk.next() for _ in range(3)] == [0, 1, 2]
     assert desk.clock.monotonic() == 0.0
 
@@ -69,8 +80,8 @@ async def test_waiting_holds_no_worker() -> None:
 async def test_a_worker_wakes_when_the_first_moment_comes() -> None:
     """An idle worker sleeps exactly until the earliest course is due, later ones added before."""
     desk = Desk()
+    await desk.parked(1, 50.0)
     desk.agenda.filled()
-    desk.parked(1, 50.0)
     got: list[tuple[int | None, float]] = []
 
     async def worker() -> None:
@@ -80,7 +91,7 @@ async def test_a_worker_wakes_when_the_first_moment_comes() -> None:
         group.start_soon(worker)
         group.start_soon(worker)
         await anyio.sleep(1.0)
-        desk.parked(2, 20.0)
+        await desk.parked(2, 20.0)
     assert got == [(2, 20.0), (1, 50.0)]
 
 
@@ -92,14 +103,14 @@ async def test_no_wake_up_is_lost() -> None:
     async def worker() -> None:
         while (ordinal := await desk.next()) is not None:
             got.append((ordinal, desk.clock.monotonic()))
-            desk.agenda.closed()
+            desk.closed()
 
     async with anyio.create_task_group() as group:
         for _ in range(3):
             group.start_soon(worker)
         for batch in ((0, 1), (2,), (3, 4, 5)):
             await anyio.sleep(1.0)
-            desk.agenda.add(desk.cases(*batch))
+            desk.add(*batch)
         await anyio.sleep(1.0)
         desk.agenda.filled()
     assert got == [(0, 1.0), (1, 1.0), (2, 2.0), (3, 3.0), (4, 3.0), (5, 3.0)]
@@ -110,12 +121,12 @@ async def test_open_limit_holds_new_targets_back() -> None:
     """No new target begins while so many are unsettled; a settled one makes room (row 28)."""
     desk = Desk()
     desk.agenda.open_limit = 2
-    desk.agenda.add(desk.cases(0, 1, 2))
+    desk.add(0, 1, 2)
     assert [await desk.next(), await desk.next()] == [0, 1]
     with anyio.move_on_after(5.0) as waited:
         await desk.next()
     assert waited.cancelled_caught
-    desk.agenda.closed()
+    desk.closed()
     assert await desk.next() == 2
 
 
@@ -123,35 +134,48 @@ async def test_open_limit_does_not_hold_back_what_is_due() -> None:
     """A course that has begun goes on whatever the limit says."""
     desk = Desk()
     desk.agenda.open_limit = 1
-    desk.agenda.add(desk.cases(0))
-    desk.parked(5, 2.0)
+    await desk.parked(5, 2.0)
+    desk.add(0)
     assert await desk.next() == 5
     assert desk.clock.monotonic() == 2.0
 
 
-async def test_unlimited_wakes_the_workers() -> None:
+async def test_without_the_limit_all_that_wait_begin() -> None:
     """The first success lets all that wait begin at that moment."""
     desk = Desk()
     desk.agenda.open_limit = 1
-    desk.agenda.add(desk.cases(0, 1))
-    await desk.next()
-    async with anyio.create_task_group() as group:
+    desk.add(0, 1, 2)
+    assert desk.begun == [0]
+    desk.agenda.open_limit = None
+    desk.agenda.deal()
+    assert desk.begun == [0, 1, 2]
 
-        async def worker() -> None:
-            assert await desk.next() == 1
 
-        group.start_soon(worker)
-        await anyio.sleep(3.0)
-        desk.agenda.unlimited()
-        desk.agenda.unlimited()  # once is enough
-    assert desk.clock.monotonic() == 3.0
+async def test_no_more_are_moved_on_than_there_are_places() -> None:
+    """A place is taken until its target waits, settles, or is put off."""
+    desk = Desk(places=2)
+    desk.add(0, 1, 2, 3)
+    assert desk.begun == [0, 1]
+    course = await desk.agenda.next()
+    assert course is not None
+    desk.agenda.park(course, 5.0)
+    desk.agenda.deal()
+    assert desk.begun == [0, 1, 2]
+    desk.closed()
+    assert desk.begun == [0, 1, 2, 3]
+    assert [await desk.next() for _ in range(3)] == [1, 2, 3]
+    with anyio.move_on_after(9.0) as waited:  # what is due has no place
+        await desk.next()
+    assert waited.cancelled_caught
+    desk.closed()
+    assert await desk.next() == 0
 
 
 async def test_ends_exactly_when_nothing_can_come() -> None:
     """Workers leave when the list is done and nothing is open, not before."""
     desk = Desk()
     assert [Desk().agenda.left, desk.agenda.left] == [True, True]
-    desk.agenda.add(desk.cases(0))
+    desk.add(0)
     desk.agenda.filled()
     assert await desk.next() == 0
     assert not desk.agenda.left
@@ -171,8 +195,8 @@ async def test_ends_exactly_when_nothing_can_come() -> None:
 
 async def test_low_waits_until_half_has_begun() -> None:
     """The next batch is asked for when half of the last one has begun."""
-    desk = Desk()
-    desk.agenda.add(desk.cases(0, 1, 2, 3))
+    desk = Desk(places=1)
+    desk.add(0, 1, 2, 3)
     low: list[bool] = []
 
     async def feeder() -> None:
@@ -180,21 +204,21 @@ async def test_low_waits_until_half_has_begun() -> None:
 
     async with anyio.create_task_group() as group:
         group.start_soon(feeder)
-        await desk.next()
         await anyio.sleep(1.0)
-        assert low == []
-        await desk.next()
-    assert low == [True]
+        assert (desk.begun, low) == ([0], [])
+        desk.closed()
+        await anyio.sleep(1.0)
+        assert (desk.begun, low) == ([0, 1], [True])
     assert await desk.agenda.low()
 
 
 @pytest.mark.parametrize("what", ["low", "next"])
 async def test_stop_releases_everybody(what: str) -> None:
     """Feeder and workers leave at once when the run stops, whatever waits."""
-    desk = Desk()
-    desk.parked(9, 1000.0)
+    desk = Desk(places=1)
+    await desk.parked(9, 1000.0)
     if what == "low":
-        desk.agenda.add(desk.cases(0, 1, 2, 3))
+        desk.add(0, 1, 2, 3)
     async with anyio.create_task_group() as group:
 
         async def waiter() -> None:
@@ -211,11 +235,12 @@ async def test_stop_releases_everybody(what: str) -> None:
 
 
 async def test_abandon_hands_over_what_is_left() -> None:
-    """After a stop the courses that waited come out by their moment, then what had not begun."""
-    desk = Desk()
-    desk.agenda.add(desk.cases(3, 4))
-    late, soon = desk.parked(1, 9.0), desk.parked(2, 5.0)
-    courses, cases = desk.agenda.abandon()
-    assert courses == [soon, late]
-    assert [case.target.ordinal for case in cases] == [3, 4]
+    """After a stop: what was to be moved on, what waited, by its moment, what had not begun."""
+    desk = Desk(places=1)
+    await desk.parked(1, 9.0)
+    await desk.parked(2, 5.0)
+    desk.add(3, 4)
+    courses, targets = desk.agenda.abandon()
+    assert [course.case.target.ordinal for course in courses] == [3, 2, 1]
+    assert [claimed.target.ordinal for claimed in targets] == [4]
     assert desk.agenda.abandon() == ([], [])

@@ -13,7 +13,8 @@ from tests.simulation.gateway import Gateway
 from tests.simulation.seeded import SeededLoop
 from tests.simulation.span import Span, WorldClock
 from tests.simulation.truth import Exchange
-from worker.gateway.exchange import Reply
+from worker.gateway.exchange import Reply, Then
+from worker.gateway.launches import Launches
 
 
 class BugError(RuntimeError):
@@ -39,6 +40,7 @@ class FakeTransport:
         self._clock = clock
         self._chance = chance
         self._who = (worker, run)
+        self._launches = Launches()
         self._cut = inf  # loop time
         self._waits: dict[asyncio.Future[None], asyncio.TimerHandle] = {}
 
@@ -68,6 +70,11 @@ class FakeTransport:
             return self._given_up(exchange, ends, fate)
         return self._replied(exchange, fate, body)
 
+    def launch(
+        self, target: str, headers: Mapping[str, str], body: bytes, deadline: float, then: Then
+    ) -> None:
+        self._launches.add(self.post(target, headers, body, deadline), then)
+
     def cut(self, at: float) -> None:
         self._cut = min(self._cut, at - self._clock.zero)
         for future, timer in list(self._waits.items()):
@@ -76,7 +83,7 @@ class FakeTransport:
                 self._waits[future] = self._loop.call_at(self._cut, _wake, future)
 
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        await self._launches.aclose()
 
     async def _before(self, exchange: Exchange, fate: Fate, ends: float) -> Reply:
         takes = 5.0 if fate.before == "connect_timeout" else self._chance.uniform(0.0, 0.05)

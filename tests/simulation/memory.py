@@ -25,7 +25,7 @@ from tests.simulation.setup import Setup
 from tests.simulation.span import Span, WorldClock
 from tests.simulation.truth import Exchange
 from worker.gateway.direct import open_transport
-from worker.gateway.exchange import Reply, Transport, TransportSettings
+from worker.gateway.exchange import Reply, Then, Transport, TransportSettings
 from worker.gateway.transport import SessionTransport
 
 if TYPE_CHECKING:
@@ -214,8 +214,11 @@ class Connection(asyncio.Transport):
         if fate.ending == "drip":
             self._drip(exchange, raw)
             return
-        self._send(_sliced(raw, net.chance))
+        *pieces, last = _sliced(raw, net.chance)
+        self._send(pieces)
+        # Over before its last piece is read: the client may go on the moment it is.
         self._put(lambda line: line._over(exchange, status, headers, None))
+        self._items.append(lambda line: line._protocol.data_received(last))
         if net.chance.random() < 0.1:  # an idle connection is closed, perhaps just when it is used
             idle = net.chance.uniform(0.0, 3.0)
             net.loop.call_at(net.loop.now + idle, self._hang_up_idle)
@@ -264,6 +267,8 @@ class Connection(asyncio.Transport):
     def _pump(self) -> None:
         if self._items and not self._paused and not self._closing:
             self._items.popleft()(self)
+            if self._exchange is None and self._items:
+                self._pump()  # what belongs to the end of a reply comes in one go
 
 
 def _raw(status: int, headers: dict[str, str], body: bytes) -> bytes:
@@ -319,6 +324,12 @@ class _Started:
     ) -> Reply:
         self._net.started[_mark(headers, body)] = self._loop.now
         return await self._transport.post(target, headers, body, deadline)
+
+    def launch(
+        self, target: str, headers: Mapping[str, str], body: bytes, deadline: float, then: Then
+    ) -> None:
+        self._net.started[_mark(headers, body)] = self._loop.now
+        self._transport.launch(target, headers, body, deadline, then)
 
 
 def _mark(headers: Mapping[str, str], body: bytes) -> Any:

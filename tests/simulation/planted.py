@@ -102,9 +102,9 @@ BUGS = (
     ),
     Bug(
         "cancel-all where a command id is missing",
-        "gateway/client.py",
-        '            pairs.append(("commandId", call.commandId))',
-        "            pass",
+        "gateway/spelling.py",
+        '        pairs.append(("commandId", call.commandId))',
+        "        pass",
     ),
     Bug(
         "exit 0 when a signal stopped the run",
@@ -197,9 +197,27 @@ BUGS = (
     Bug(
         "a token is asked for after the stop",
         "run/wire.py",
-        "            if self._switch.stop is not None:\n                raise Halted",
-        "            if False:\n                raise Halted",
+        "        if self._switch.stop is not None:\n            raise Halted",
+        "        if False:\n            raise Halted",
         first=1_000,
+    ),
+    Bug(
+        "an answer about another device is taken as any other",
+        "run/outcome.py",
+        "    if answered.anomaly is not None or answered.warnings or not",
+        "    if not",
+    ),
+    Bug(
+        "a launched call that came to nothing is settled as it is",
+        "run/executor.py",
+        "        return call.standing is not Standing.OPEN\n",
+        "        return True\n",
+    ),
+    Bug(
+        "nobody waits for launched calls when the run stops",
+        "run/runner.py",
+        "        while self._in_air:\n",
+        "        while False:\n",
     ),
     Bug(
         "no gate before the first success",

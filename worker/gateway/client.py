@@ -6,24 +6,23 @@ asks for a token before each of them; how late the gateway's clock is is measure
 
 from __future__ import annotations
 
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from worker.clock import Clock
 from worker.gateway import causes
-from worker.gateway.evidence import PAGE_SIZE, read_cancel, read_search
+from worker.gateway.evidence import read_cancel, read_search
 from worker.gateway.exchange import Reply, Transport
-from worker.gateway.headers import imf_date_ms
-from worker.gateway.signing import Pairs, Timestamps, encode_query, sign
+from worker.gateway.signing import Timestamps, sign
+from worker.gateway.skew import Skew, SkewBounds
+from worker.gateway.spelling import Spelled, spell_cancel, spell_search
 from worker.gateway.token import Credentials, Patience, Token, Tokens
 from worker.model import (
     Answered,
-    AssetId,
     CancelCall,
-    CancelOne,
     Device,
     Evidence,
     NotSent,
@@ -34,19 +33,14 @@ from worker.model import (
 
 COMMANDS: Final = "/connect-service/v2.1/commands"
 
-_WORTH_SAYING: Final = 5_000  # ms of skew
 _AUTH_MESSAGE: Final = (
     "the gateway turned down a token that it had just given: are the keys for this gateway, is "
     "this machine's clock right?"
 )
 _Read = TypeVar("_Read", Evidence, SearchReply)
 
-
-class SkewBounds(Struct, frozen=True):
-    """Between what the gateway's clock is ahead of the local monotonic clock."""
-
-    low: float  # ms
-    high: float  # ms
+#: Who is told what a call proved; an exception is a bug of ours.
+Told = Callable[[Evidence | Exception], None]
 
 
 class GatewayClient:
@@ -68,37 +62,54 @@ class GatewayClient:
         self._refused_codes = refused_codes
         self._tokens = Tokens(transport, credentials, clock, patience, request_timeout)
         self._stamps = Timestamps(clock)
-        self._skew = _Skew(clock)
+        self._skew = Skew(clock)
 
     def authorize(self) -> Coroutine[Any, Any, NotSent | None]:
         """None once a usable token is at hand; else why there is none, for the whole run."""
         return self._tokens.ready()
+
+    def authorized(self) -> bool:
+        """Whether a usable token is at hand and nobody has to renew it."""
+        return self._tokens.at_hand()
 
     async def cancel(self, call: CancelCall) -> Evidence:
         """Cancel every cached command of a device, or one; one request.
 
         Refused(cause="token") asks for `authorize` and the same call again.
         """
-        pairs = [("action", "cancel"), ("orgId", call.orgId), *_identity(call.device)]
-        if isinstance(call, CancelOne):
-            pairs.append(("commandId", call.commandId))
         token = self._tokens.current
         if token is None:
             return _NO_TOKEN
-        reply = await self._post(token, pairs, b"")
-        return self._judge(token, read_cancel(call, reply, self._refused_codes))
+        sent = self._clock.monotonic()
+        reply = await self._transport.post(
+            *self._request(token, spell_cancel(call)), sent + self._request_timeout
+        )
+        return self._read(token, call, sent, reply)
+
+    def launch(self, call: CancelCall, sent: float, told: Told) -> None:
+        """As `cancel`, told by a plain call: once, from the loop, never before this returns.
+
+        sent is now, monotonic. To be asked only while `authorized`.
+        """
+        token = self._tokens.current
+        assert token is not None  # noqa: S101 - it is at hand
+        self._transport.launch(
+            *self._request(token, spell_cancel(call)),
+            sent + self._request_timeout,
+            partial(self._replied, token, call, sent, told),
+        )
 
     async def search(self, device: Device, orgId: str, state: int, page: int) -> SearchReply:
         """One page (1, 2 …) of a device's commands in a state, newest first; one request."""
-        pairs = [("action", "search"), ("orgId", orgId), *_identity(device)]
-        body = (
-            f'{{"expression":"state = {state:d}",'
-            f'"pagination":{{"pageNo":{page:d},"pageSize":{PAGE_SIZE}}}}}'
-        ).encode()
         token = self._tokens.current
         if token is None:
             return _NO_TOKEN
-        reply = await self._post(token, pairs, body)
+        sent = self._clock.monotonic()
+        reply = await self._transport.post(
+            *self._request(token, spell_search(device, orgId, state, page)),
+            sent + self._request_timeout,
+        )
+        self._note(reply, sent)
         read = read_search(device, orgId, state, page, reply, self._refused_codes)
         return self._judge(token, read)
 
@@ -114,25 +125,37 @@ class GatewayClient:
         """The earliest that the gateway's clock can read now, in Unix ms."""
         return self._skew.earliest_ms()
 
-    async def _post(self, token: Token, pairs: Pairs, body: bytes) -> Reply:
-        query = encode_query(pairs)
+    def _request(self, token: Token, spelled: Spelled) -> tuple[str, Mapping[str, str], bytes]:
+        """Path and query, headers, body: what every transport is asked to post."""
+        query, parameters, body = spelled
         stamp = self._stamps.take(query, body)
+        text = token.text.reveal()
         headers = {
-            "apim-accesstoken": token.text.reveal(),
+            "apim-accesstoken": text,
             "apim-timestamp": str(stamp),
-            "apim-signature": sign(
-                token.text.reveal(), pairs, body, stamp, self._secret_key.reveal()
-            ),
+            "apim-signature": sign(text, parameters, body, stamp, self._secret_key.reveal()),
         }
         if body:
             headers["Content-Type"] = "application/json"
-        sent = self._clock.monotonic()
-        reply = await self._transport.post(
-            f"{COMMANDS}?{query}", headers, body, sent + self._request_timeout
-        )
+        return f"{COMMANDS}?{query}", headers, body
+
+    def _replied(
+        self, token: Token, call: CancelCall, sent: float, told: Told, reply: Reply | Exception
+    ) -> None:
+        said: Evidence | Exception
+        try:
+            said = reply if isinstance(reply, Exception) else self._read(token, call, sent, reply)
+        except Exception as bug:  # noqa: BLE001 - one device's, and to be told as such
+            said = bug
+        told(said)
+
+    def _read(self, token: Token, call: CancelCall, sent: float, reply: Reply) -> Evidence:
+        self._note(reply, sent)
+        return self._judge(token, read_cancel(call, reply, self._refused_codes))
+
+    def _note(self, reply: Reply, sent: float) -> None:
         if reply.status is not None:
             self._skew.note(reply.headers.get("date"), sent)
-        return reply
 
     def _judge(self, token: Token, read: _Read) -> _Read:
         """What the reply says of the token, and what the clocks say of a refusal."""
@@ -153,56 +176,3 @@ class GatewayClient:
 _GRANTED: Final = (Answered, Page)  # a tuple: asked for every device
 _TIME_MATTERS: Final = frozenset({causes.TOKEN, causes.BAD_REQUEST})
 _NO_TOKEN: Final = NotSent(cause=causes.NO_TOKEN)
-
-
-class _Skew:
-    """What Date headers tell of the gateway's clock."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.bounds: SkewBounds | None = None
-        self._drift = 0.0  # ms, wall clock minus monotonic clock at the last Date
-
-    def note(self, date: str | None, sent: float) -> None:
-        """A reply carries this Date, its request went out at this moment (monotonic)."""
-        at = imf_date_ms(date)
-        if at is None:
-            return
-        received_ms = self._clock.monotonic() * 1000
-        low, high, old = at - received_ms, at + 1000 - sent * 1000, self.bounds
-        if old is not None and max(old.low, low) <= min(old.high, high):
-            low, high = max(old.low, low), min(old.high, high)
-        # Else one of the clocks was set: what was known before is no longer true.
-        if old is None or low != old.low or high != old.high:
-            self.bounds = SkewBounds(low, high)
-        self._drift = self._clock.wall_ms() - received_ms
-
-    def earliest_ms(self) -> int:
-        if self.bounds is None:
-            return 0  # the local clock may be years ahead
-        return int(self._clock.monotonic() * 1000 + self.bounds.low)
-
-    def gateway_ms(self) -> int:
-        if self.bounds is None:
-            return self._clock.wall_ms()
-        now_ms = self._clock.monotonic() * 1000
-        # The monotonic clock stands still while the machine sleeps, the gateway's does not.
-        slept = max(0.0, self._clock.wall_ms() - now_ms - self._drift)
-        return int(now_ms + self.bounds.high + slept) + 1
-
-    def in_words(self) -> str | None:
-        """The skew against this machine's wall clock, when it is worth a word."""
-        if self.bounds is None:
-            return None
-        local = self._clock.wall_ms() - self._clock.monotonic() * 1000
-        ahead = (self.bounds.low + self.bounds.high) / 2 - local
-        if abs(ahead) < _WORTH_SAYING:
-            return None
-        way = "ahead of" if ahead > 0 else "behind"
-        return f"the gateway's clock is {abs(ahead) / 1000:.0f} s {way} this machine"
-
-
-def _identity(device: Device) -> Pairs:
-    if isinstance(device, AssetId):
-        return [("assetId", device.assetId)]
-    return [("productKey", device.productKey), ("deviceKey", device.deviceKey)]

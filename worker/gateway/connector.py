@@ -20,7 +20,7 @@ from aiohttp.streams import StreamReader
 from yarl import URL
 
 from worker.gateway import causes
-from worker.gateway.exchange import MAX_BODY, Reply, TransportSettings
+from worker.gateway.exchange import MAX_BODY, Reply, Then, TransportSettings
 from worker.gateway.faults import fault_of
 from worker.gateway.plain_reply import plain_reply
 from worker.gateway.sockets import Unread, open_connector
@@ -36,13 +36,19 @@ class SpokeFirstError(Exception):
 class Exchange:
     """One request on its way to its reply."""
 
-    __slots__ = ("answer", "data", "deadline", "wire")
+    __slots__ = ("data", "deadline", "then", "wire")
 
-    def __init__(self, data: bytes, deadline: float, answer: asyncio.Future[Reply | None]) -> None:
+    def __init__(self, data: bytes, deadline: float, then: Then) -> None:
         self.data = data  # head and body, as they are written
         self.deadline = deadline  # monotonic
-        self.answer = answer
+        self.then: Then | None = then  # None: over, or nobody waits for it any more
         self.wire: Wire | None = None  # set: sent
+
+    def end(self, reply: Reply | Exception) -> None:
+        """Tell what it came to, once."""
+        then, self.then = self.then, None
+        if then is not None:
+            then(reply)
 
 
 class Owner(Protocol):
@@ -106,6 +112,7 @@ class Wire(ResponseHandler):
         self._wire = transport
         self._owner = owner
         self._used = False
+        self._just_read = False  # nothing can wait in it that was not there a moment ago
         self._parsing = False  # what comes is for the parser
         self._held = False  # the parser was told to pause
         self._collecting = False
@@ -121,7 +128,9 @@ class Wire(ResponseHandler):
     def ready(self) -> bool:
         """Whether it is open and silent; what has something to say must not be asked."""
         # A fresh TLS connection may have session tickets to read; a used one has read them.
-        return not self._wire.is_closing() and not (self._used and self._unread)
+        if self._wire.is_closing():
+            return False
+        return self._just_read or not (self._used and self._unread)
 
     def begin(self, exchange: Exchange) -> None:
         """Write the request: from here on it counts as sent."""
@@ -233,12 +242,14 @@ class Wire(ResponseHandler):
     def _answer(self, reply: Reply, *, spent: bool = False) -> None:
         """The end of an exchange; spent: the connection can carry no other."""
         exchange, self.exchange = self.exchange, None
-        if exchange is not None and not exchange.answer.done():
-            exchange.answer.set_result(reply)
         if spent or reply.fault is not None or self._unfinished():
             self.drop()
         else:
+            self._just_read = True
             self._owner.freed(self)
+        if exchange is not None:
+            exchange.end(reply)  # which may begin the next one here
+        self._just_read = False
 
     def _unfinished(self) -> bool:
         """Whether the reply came before the request was out."""

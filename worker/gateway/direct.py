@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from functools import partial
 
 from yarl import URL
 
 from worker.clock import Clock
 from worker.gateway import causes
 from worker.gateway.connector import Dialer, Exchange, SpokeFirstError, Wire
-from worker.gateway.exchange import Reply, Transport, TransportSettings
+from worker.gateway.exchange import Reply, Then, Transport, TransportSettings
 from worker.gateway.faults import EXPECTED, fault_of
 from worker.gateway.tls import tls_context
 from worker.gateway.transport import SessionTransport
@@ -50,9 +51,9 @@ class DirectTransport:
         self._host = ""  # of the request; known with the dialer
         self._wires: dict[Wire, None] = {}  # in the order they were opened
         self._idle: list[Wire] = []  # the one used last is the last
+        self._dials: dict[Exchange, asyncio.Task[None]] = {}  # each for the one that waits for it
         self._dialing: dict[asyncio.Timeout, float] = {}  # and when each has to be through
         self._queue: deque[Exchange] = deque()
-        self._promised = 0  # places for a connection, given to exchanges that did not wake yet
         self._cut = math.inf  # moment after which nothing lives
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_at = math.inf  # monotonic
@@ -61,23 +62,19 @@ class DirectTransport:
         self, target: str, headers: Mapping[str, str], body: bytes, deadline: float
     ) -> Reply:
         """As `Transport.post`; ValueError for a line break in target or headers."""
-        now = self._clock.monotonic()
-        if now >= deadline or now >= self._cut:
-            return self._not_sent(now)
-        if self._dialer is None:
-            self._dialer = Dialer(self._settings, self._base, self._tls)
-            self._host = self._dialer.host
-        data = self._request(target, headers, body)
-        exchange = Exchange(data, deadline, asyncio.get_running_loop().create_future())
-        wire = self._take(now)
-        if wire is not None:
-            wire.begin(exchange)
-        elif self._open() < self._settings.connections:
-            return await self._dial_for(exchange, self._dialer)
-        else:
-            self._queue.append(exchange)
-        # None: a place for another connection became free.
-        return await self._answer(exchange) or await self._dial_for(exchange, self._dialer)
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        exchange = self._begin(target, headers, body, deadline, partial(_resolve, answer))
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._give_up(exchange)
+            raise
+
+    def launch(
+        self, target: str, headers: Mapping[str, str], body: bytes, deadline: float, then: Then
+    ) -> None:
+        """As `Transport.launch`; ValueError for a line break in target or headers."""
+        self._begin(target, headers, body, deadline, then)
 
     def cut(self, at: float) -> None:
         self._cut = min(self._cut, at)
@@ -93,11 +90,16 @@ class DirectTransport:
         self._cut = -math.inf
         if self._timer is not None:
             self._timer.cancel()
-        self._sweep_queue(self._clock.monotonic())
-        ends = [wire.closed for wire in self._wires]
+        now = self._clock.monotonic()
+        self._sweep_queue(now)
+        dials, self._dials = self._dials, {}
+        for exchange, dial in dials.items():
+            dial.cancel()
+            exchange.end(self._not_sent(now))
+        ends: list[Awaitable[object] | None] = [wire.closed for wire in self._wires]
         for wire in list(self._wires):
             wire.drop()
-        await asyncio.gather(*filter(None, ends), return_exceptions=True)
+        await asyncio.gather(*dials.values(), *filter(None, ends), return_exceptions=True)
         if self._dialer is not None:
             await self._dialer.aclose()
 
@@ -107,16 +109,14 @@ class DirectTransport:
         """The next in the queue goes out at once, before anybody has read the last reply."""
         now = self._clock.monotonic()
         while self._queue:
-            exchange = self._queue[0]
-            if exchange.answer.done():
-                self._queue.popleft()  # its task was cancelled
-            elif now >= exchange.deadline or now >= self._cut:
-                exchange.answer.set_result(self._not_sent(now))
-            elif wire.ready:
-                self._queue.popleft()
-                return wire.begin(exchange)
-            else:
+            if not wire.ready:
                 return wire.drop()
+            exchange = self._queue.popleft()
+            if exchange.then is None:
+                continue  # given up
+            if now < exchange.deadline and now < self._cut:
+                return wire.begin(exchange)
+            exchange.end(self._not_sent(now))
         wire.idle_since = now
         self._idle.append(wire)
         self._look_after(now + self._settings.keepalive)
@@ -130,17 +130,36 @@ class DirectTransport:
         self._offer()
 
     def _offer(self) -> None:
-        """Let the next in the queue open a connection of its own."""
-        while self._queue and self._open() < self._settings.connections:
+        """Open connections for who waits in the queue, as long as there is room."""
+        while self._queue and self._has_room():
             exchange = self._queue.popleft()
-            if not exchange.answer.done():
-                exchange.answer.set_result(None)
-                self._promised += 1
+            if exchange.then is not None:
+                self._dial_for(exchange)
 
-    def _open(self) -> int:
-        return len(self._wires) + len(self._dialing) + self._promised
+    def _has_room(self) -> bool:
+        return len(self._wires) + len(self._dials) < self._settings.connections
 
     # ---------------------------------------------------------------- one exchange
+
+    def _begin(
+        self, target: str, headers: Mapping[str, str], body: bytes, deadline: float, then: Then
+    ) -> Exchange:
+        now = self._clock.monotonic()
+        if self._dialer is None:
+            self._dialer = Dialer(self._settings, self._base, self._tls)
+            self._host = self._dialer.host
+        exchange = Exchange(self._request(target, headers, body), deadline, then)
+        if now >= deadline or now >= self._cut:
+            asyncio.get_running_loop().call_soon(exchange.end, self._not_sent(now))
+        elif (wire := self._take(now)) is not None:
+            wire.begin(exchange)
+            self._look_after(min(deadline, self._cut))
+        elif self._has_room():
+            self._dial_for(exchange)
+        else:
+            self._queue.append(exchange)
+            self._look_after(min(deadline, self._cut))
+        return exchange
 
     def _request(self, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
@@ -162,53 +181,54 @@ class DirectTransport:
             wire.drop()
         return None
 
-    async def _answer(self, exchange: Exchange) -> Reply | None:
-        self._look_after(min(exchange.deadline, self._cut))
-        try:
-            reply = await exchange.answer
-        except asyncio.CancelledError:
-            self._give_up(exchange)
-            raise
-        if reply is None:
-            self._promised -= 1
-        return reply
-
     def _give_up(self, exchange: Exchange) -> None:
         """Nobody waits for this one any more."""
-        if exchange.wire is not None:
-            if exchange.wire.exchange is exchange:
-                exchange.wire.drop()
-        elif not exchange.answer.cancelled() and exchange.answer.result() is None:
-            self._promised -= 1
-            self._offer()
+        exchange.then = None
+        if exchange.wire is not None and exchange.wire.exchange is exchange:
+            exchange.wire.drop()
 
-    async def _dial_for(self, exchange: Exchange, dialer: Dialer) -> Reply:
-        """The exchange over a connection of its own."""
-        now = self._clock.monotonic()
-        end = min(exchange.deadline, now + self._settings.connect_timeout)
+    def _dial_for(self, exchange: Exchange) -> None:
+        self._dials[exchange] = asyncio.get_running_loop().create_task(self._dial(exchange))
+
+    async def _dial(self, exchange: Exchange) -> None:
+        """The exchange over a connection of its own; one that is given up leaves it to others."""
+        outcome: Wire | str | Exception
+        try:
+            outcome = await self._connect(exchange.deadline)
+        except Exception as bug:  # noqa: BLE001 - whoever waits must hear of it
+            outcome = bug
+        del self._dials[exchange]
+        if isinstance(outcome, str):
+            exchange.end(Reply(sent=False, fault=outcome))
+        elif isinstance(outcome, Exception):
+            exchange.end(outcome)
+        else:
+            self._wires[outcome] = None
+            if exchange.then is None:
+                self.freed(outcome)
+            else:
+                outcome.begin(exchange)
+                self._look_after(min(exchange.deadline, self._cut))
+        self._offer()
+
+    async def _connect(self, deadline: float) -> Wire | str:
+        """A fresh connection, or the cause why there is none."""
+        assert self._dialer is not None  # noqa: S101 - made before the first dial
+        end = min(deadline, self._clock.monotonic() + self._settings.connect_timeout)
         timeout = asyncio.timeout_at(self._on_the_loop(min(end, self._cut)))
         self._dialing[timeout] = end
-        fault = None
         try:
             async with timeout:
-                wire = await dialer.dial(self)
-                self._wires[wire] = None
+                return await self._dialer.dial(self)
         except TimeoutError:
             late = self._clock.monotonic() >= self._cut
-            fault = causes.CUT if late else causes.CONNECT_TIMEOUT
+            return causes.CUT if late else causes.CONNECT_TIMEOUT
         except SpokeFirstError:
-            fault = causes.MALFORMED_HTTP
+            return causes.MALFORMED_HTTP
         except EXPECTED as error:
-            fault = fault_of(error, sent=False)
+            return fault_of(error, sent=False)
         finally:
             del self._dialing[timeout]
-            self._offer()
-        if fault is not None:
-            return Reply(sent=False, fault=fault)
-        exchange.answer = asyncio.get_running_loop().create_future()
-        wire.begin(exchange)
-        # A reply in any case: what is sent is offered nothing any more.
-        return await self._answer(exchange) or Reply(sent=True, fault=causes.CLIENT_ERROR)
 
     # ---------------------------------------------------------------- time
 
@@ -244,12 +264,14 @@ class DirectTransport:
     def _sweep_queue(self, now: float) -> float:
         """End what waited for a connection for too long; when the next one has."""
         next_end = math.inf
-        for exchange in self._queue:
-            if exchange.answer.done():
+        waiting, self._queue = self._queue, deque()
+        for exchange in waiting:
+            if exchange.then is None:
                 continue
             if now >= exchange.deadline or now >= self._cut:
-                exchange.answer.set_result(self._not_sent(now))
+                exchange.end(self._not_sent(now))
             else:
+                self._queue.append(exchange)
                 next_end = min(next_end, exchange.deadline, self._cut)
         return next_end
 
@@ -259,3 +281,12 @@ class DirectTransport:
     def _on_the_loop(self, moment: float) -> float:
         """The moment by the loop's clock: its zero may differ from ours."""
         return asyncio.get_running_loop().time() + (moment - self._clock.monotonic())
+
+
+def _resolve(answer: asyncio.Future[Reply], reply: Reply | Exception) -> None:
+    if answer.done():
+        return  # cancelled, and its task has not noticed yet
+    if isinstance(reply, Exception):
+        answer.set_exception(reply)
+    else:
+        answer.set_result(reply)

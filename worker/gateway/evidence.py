@@ -14,6 +14,7 @@ from worker.gateway import causes
 from worker.gateway.command import Structs, integer, read_structs, text
 from worker.gateway.exchange import Reply
 from worker.gateway.headers import retry_after
+from worker.gateway.spelling import PAGE_SIZE
 from worker.gateway.strict_json import Digits, NotStrictError, read_broken_off, read_object
 from worker.gateway.usual import usual_answer
 from worker.model import (
@@ -29,8 +30,6 @@ from worker.model import (
     Refused,
     SearchReply,
 )
-
-PAGE_SIZE: Final = 50  # rows of a search, as the vendor advises
 
 # Statuses that a server gives before it executes anything.
 _REFUSED_STATUSES: Final = frozenset(

@@ -6,7 +6,7 @@ test or another client can take the network's place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -41,6 +41,10 @@ class Reply(Struct, frozen=True):
     )
 
 
+#: Who is told what an exchange came to; an exception is a bug of ours.
+Then = Callable[[Reply | Exception], None]
+
+
 class Transport(Protocol):
     """Sends requests to one gateway, from one event loop."""
 
@@ -51,6 +55,11 @@ class Transport(Protocol):
 
         `target` is path and query, encoded already; `deadline` a moment of Clock.monotonic.
         """
+
+    def launch(
+        self, target: str, headers: Mapping[str, str], body: bytes, deadline: float, then: Then
+    ) -> None:
+        """As `post`, told by a plain call: once, from the loop, and never before this returns."""
 
     def cut(self, at: float) -> None:
         """No exchange outlives this moment of Clock.monotonic, those in flight included."""

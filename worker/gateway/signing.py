@@ -17,7 +17,7 @@ from worker.clock import Clock
 
 Pairs = Sequence[tuple[str, str]]
 
-_PLAIN = re.compile(r"[0-9A-Za-z._-]+").fullmatch  # yarl encodes these as themselves
+is_plain = re.compile(r"[0-9A-Za-z._-]+").fullmatch  # yarl encodes these as themselves
 _AHEAD_MS = 1_000  # how far a timestamp may run ahead of the wall clock
 _REMEMBERED = 1.0  # s; one generation of timestamps
 
@@ -31,14 +31,18 @@ def encode_query(pairs: Pairs) -> str:
     query = dict(pairs)
     if len(query) != len(pairs) or not all(query.values()):
         raise ValueError("a parameter is repeated or has no value")
-    if _PLAIN("".join([*query, *query.values()])):
+    if is_plain("".join([*query, *query.values()])):
         return "&".join([f"{name}={value}" for name, value in pairs])
     return URL.build(query=query).raw_query_string
 
 
-def sign(token: str, pairs: Pairs, body: bytes, timestamp: int, secret: str) -> str:
+def joined(pairs: Pairs) -> str:
+    """The parameters of a query as they are signed."""
+    return "".join([name + value for name, value in sorted(pairs)])
+
+
+def sign(token: str, parameters: str, body: bytes, timestamp: int, secret: str) -> str:
     """The value of `apim-signature`; `timestamp` is Unix time in ms."""
-    parameters = "".join([name + value for name, value in sorted(pairs)])
     signed = f"{token}{parameters}".encode() + body + f"{timestamp}{secret}".encode()
     return sha256(signed).hexdigest()
 
@@ -63,20 +67,15 @@ class Timestamps:
 
     def take(self, *request: object) -> int:
         """The timestamp (ms) for a request made of these parts."""
-        self._forget()
+        moment = self._clock.monotonic()
+        if moment - self._turned > _REMEMBERED:  # forget a generation at a time
+            self._older, self._fresh = self._fresh, {}
+            self._turned = moment
         # Two requests with one hash count as alike: that costs a millisecond, nothing else.
         key = hash(request)
         now = self._clock.wall_ms()
         last = self._fresh.get(key) or self._older.get(key)
-        stamp = now
         if last is not None and now <= last < now + _AHEAD_MS:
-            stamp = last + 1
-        self._fresh[key] = stamp
-        return stamp
-
-    def _forget(self) -> None:
-        """Drop what is more than a second old, a generation at a time."""
-        moment = self._clock.monotonic()
-        if moment - self._turned > _REMEMBERED:
-            self._older, self._fresh = self._fresh, {}
-            self._turned = moment
+            now = last + 1
+        self._fresh[key] = now
+        return now

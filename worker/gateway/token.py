@@ -97,6 +97,12 @@ class Tokens:
         """The token to sign with, whatever its age; None: `ready` comes first."""
         return self._token
 
+    def at_hand(self) -> bool:
+        """Whether `ready` would say None at once."""
+        now = self._clock.monotonic()
+        usable = self._failed is None and self._usable(now) is not None
+        return usable and (now < self._renew_at or self._fetching.locked())
+
     async def ready(self) -> NotSent | None:
         """None once a usable token is at hand; a failure holds for the rest of the run."""
         while self._failed is None:

@@ -18,8 +18,9 @@ from yarl import URL
 
 from worker.clock import Clock
 from worker.gateway import causes
-from worker.gateway.exchange import MAX_BODY, Reply, TransportSettings
+from worker.gateway.exchange import MAX_BODY, Reply, Then, TransportSettings
 from worker.gateway.faults import EXPECTED, fault_of
+from worker.gateway.launches import Launches
 from worker.gateway.sockets import Unread, open_connector
 from worker.gateway.tls import tls_context
 
@@ -39,6 +40,7 @@ class SessionTransport:
         )
         self._session: aiohttp.ClientSession | None = None
         self._exchanges: dict[_Exchange, None] = {}  # in the order they began
+        self._launches = Launches()
         self._cut = math.inf  # moment after which nothing lives
 
     async def post(
@@ -58,12 +60,18 @@ class SessionTransport:
             exchange.fault = exchange.why_timed_out()
         return exchange.reply()
 
+    def launch(
+        self, target: str, headers: Mapping[str, str], body: bytes, deadline: float, then: Then
+    ) -> None:
+        self._launches.add(self.post(target, headers, body, deadline), then)
+
     def cut(self, at: float) -> None:
         self._cut = min(self._cut, at)
         for exchange in self._exchanges:
             exchange.cut(self._cut)
 
     async def aclose(self) -> None:
+        await self._launches.aclose()
         if self._session is not None:
             await self._session.close()
 

@@ -123,7 +123,7 @@ class Case:
         self.calls: list[Call] = []
         self.recorded: dict[str, CommandResult] = {}  # cancelled, by id
         self.fresh: list[CommandResult] = []  # of these, not yet handed to the ledger
-        self.identity = _spelled(target)
+        self.identity = spelled(target)
         self.cause: str | None = None
         self.discovery: Standing | None = None  # by id: what the searches came to, if not well
 
@@ -176,7 +176,7 @@ class Case:
         return frozenset({call.commandId} & self.recorded.keys())
 
 
-def _spelled(target: Target) -> Identity:
+def spelled(target: Target) -> Identity:
     """Who the device is, as the job says."""
     device = target.device
     if isinstance(device, AssetId):

@@ -15,18 +15,20 @@ from worker.model import (
     Ambiguous,
     Answered,
     CancelAll,
+    CancelCall,
     CancelOne,
     Command,
     Evidence,
     Listed,
     NotSent,
     Refused,
+    Target,
 )
 from worker.run.case import Call, Case, Standing
 from worker.run.course import aside
 from worker.run.reconcile import Reconciler, SearchTrouble, gateway_ms_at, oldest_ms
 from worker.run.retry import Budget, RetryPolicy
-from worker.run.wire import Gateway, Halted, Wire
+from worker.run.wire import Gateway, Halted, Landed, Wire
 
 
 class Sink(Protocol):
@@ -66,16 +68,52 @@ class Executor:
         self._search_budget = search_budget
         self._by_id = by_id
 
+    def launch(self, target: Target, landed: Landed) -> bool:
+        """Send the one call of a target without a past, if nothing has to be waited for.
+
+        False: nothing was sent, its course has to. Else `landed` hears what the call proved.
+        """
+        call = self._only_call(target)
+        if call is None or not self._wire.launch(call, landed):
+            return False
+        self._budget.called()
+        return True
+
+    def landed(self, case: Case, evidence: Evidence, sent: float) -> bool:
+        """Keep what a launched call proved; True: the case is done, else its course goes on."""
+        call = self._opened(case)
+        call.started = sent
+        self._keep(case, call, evidence, sent)
+        return call.standing is not Standing.OPEN
+
+    def broke(self, case: Case) -> None:
+        """A bug of ours met a launched call: it was sent."""
+        self._opened(case).sending = True
+
+    def _only_call(self, target: Target) -> CancelCall | None:
+        """The call that does for a target, where one does and is known before any search."""
+        if isinstance(target.scope, Listed):
+            ids = target.scope.commandIds
+            return CancelOne(target.device, target.orgId, ids[0]) if len(ids) == 1 else None
+        return None if self._by_id else CancelAll(target.device, target.orgId)
+
+    def _opened(self, case: Case) -> Call:
+        """The only call of a case, there already or made now."""
+        if not case.calls and (request := self._only_call(case.target)) is not None:
+            case.calls.append(Call(request))
+        return case.calls[0]
+
     def course(self, case: Case) -> Coroutine[Any, Any, None]:
-        """All that is done for one target; Halted when the run stops on the way."""
+        """All that is done for one target, or is left to do of it.
+
+        Halted when the run stops on the way.
+        """
         target = case.target
         if isinstance(target.scope, Listed):
             return self._listed(case, target.scope)
         if self._by_id:
             return self._by_search(case, self._reconciler.rules.tries)
-        if not case.calls:
-            case.calls.append(Call(CancelAll(target.device, target.orgId)))
-        return self._call(case, case.calls[0])
+        return self._call(case, self._opened(case))
 
     async def _listed(self, case: Case, scope: Listed) -> None:
         ids = (Command(i) for i in scope.commandIds if i not in case.recorded)
@@ -95,16 +133,16 @@ class Executor:
         if call.in_doubt:
             await self._reconciler.look_up(case, call)
         while call.standing is Standing.OPEN:
-            await self._attempt(case, call)
-            if call.in_doubt and isinstance(call.last, Answered | Ambiguous):
-                await self._reconciler.look_up(case, call)
-            if call.standing is Standing.OPEN:
+            if call.attempts:
                 delay = self._delay(call)
                 if delay is None:
                     await self._give_up(case, call)
-                else:
-                    self._sink.retried(case, call, delay)
-                    await aside(self._clock.monotonic() + delay)
+                    return
+                self._sink.retried(case, call, delay)
+                await aside(self._clock.monotonic() + delay)
+            await self._attempt(case, call)
+            if call.in_doubt and isinstance(call.last, Answered | Ambiguous):
+                await self._reconciler.look_up(case, call)
 
     async def _attempt(self, case: Case, call: Call) -> None:
         """Send once and keep what the reply proves."""
@@ -124,11 +162,15 @@ class Executor:
         except Halted:  # not before a reply proved that nothing was executed
             call.sending = False
             raise
+        self._keep(case, call, evidence, sent)
+
+    def _keep(self, case: Case, call: Call, evidence: Evidence, sent: float) -> None:
+        """Keep what an attempt that went out at this moment proved."""
         call.attempts += 1
         case.attempts += 1
         if isinstance(evidence, Ambiguous) or (call.tainted and isinstance(evidence, Answered)):
             call.sent(sent, gateway_ms_at(self._gateway, self._clock, sent))
-        _keep(case, call, evidence)
+        _learn(case, call, evidence)
         call.sending = False
         if call.in_doubt:
             self._sink.progress(case)
@@ -240,8 +282,8 @@ def _by_id(case: Case, commands: Iterable[Command]) -> list[Call]:
     return calls
 
 
-def _keep(case: Case, call: Call, evidence: Evidence) -> None:
-    """Keep in the case what one attempt proved."""
+def _learn(case: Case, call: Call, evidence: Evidence) -> None:
+    """What one attempt proved, in the words of the case."""
     call.last = evidence
     match evidence:
         case Answered():

@@ -1,12 +1,13 @@
 """Which outcome follows from what a case holds: pure functions.
 
 `verdict` is for a case whose calls are all done, `as_it_stands` for one that the run's end cut
-short.
+short, `of_answer` for the usual target, of which nothing has to be kept.
 """
 
 from __future__ import annotations
 
 from worker.model import (
+    AllCached,
     Answered,
     Command,
     CommandResult,
@@ -18,8 +19,9 @@ from worker.model import (
     Proof,
     Refused,
     Result,
+    Target,
 )
-from worker.run.case import Call, Case, Standing
+from worker.run.case import Call, Case, Standing, spelled
 
 _WORST_FIRST = (
     (Standing.ANOMALOUS, OutcomeKind.ANOMALOUS),
@@ -52,6 +54,34 @@ def verdict(case: Case, now: float) -> Outcome:
             ends = OutcomeKind.CANCELLED_INCOMPLETE if in_part else kind
             return _outcome(case, ends, now, _first(case, standing))
     return _outcome(case, _good(case), now, _first(case, done))
+
+
+def of_answer(target: Target, answered: Answered, opened: float, now: float) -> Outcome | None:
+    """What `verdict` says of a target whose only call was answered so, at a fraction of the price.
+
+    None where there is more to it than commands that were cancelled, or none that was cached.
+    """
+    if answered.anomaly is not None or answered.warnings or not isinstance(target.scope, AllCached):
+        return None
+    commands = answered.commands
+    requestId = answered.requestId
+    identity = spelled(target)
+    for command in commands:
+        identity = identity.completed_by(command)
+    return Outcome(
+        target=target,
+        kind=OutcomeKind.CANCELLED if commands else OutcomeKind.NOTHING_CACHED,
+        commands=tuple(
+            [CommandResult(each, "cancelled", "response", requestId, 1) for each in commands]
+        ),
+        identity=identity,
+        attempts=1,
+        evidence="response",
+        http_status=200,
+        code=0,
+        requestId=requestId,
+        duration_ms=round((now - opened) * 1000),
+    )
 
 
 def _good(case: Case) -> OutcomeKind:

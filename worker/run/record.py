@@ -54,7 +54,7 @@ class Recorder:
     def __init__(self, observer: Observer, switch: Switch) -> None:
         self._observer = observer
         self._switch = switch
-        self._open: dict[int, Target] = {}
+        self._open: dict[int, Target] = {}  # of cases with something not durable yet
         self.commands = 0  # recorded as cancelled, handed over so far
 
     def progress(self, case: Case) -> None:
@@ -66,6 +66,13 @@ class Recorder:
     def settle(self, case: Case, outcome: Outcome) -> None:
         """The end of a case."""
         self._put(case, outcome)
+        self._observer.settled(outcome)
+
+    def settle_at_once(self, outcome: Outcome, pass_no: int) -> None:
+        """The end of a target of which nothing was kept before."""
+        commands = outcome.commands
+        self.commands += len(commands)
+        self.writer.put(Entry(outcome.target.ordinal, pass_no, commands, outcome))
         self._observer.settled(outcome)
 
     def put_off(self, case: Case, cause: str) -> None:
@@ -84,12 +91,15 @@ class Recorder:
                 said = f"commandId {conflict.commandId} was already cancelled for another device"
                 self._switch.throw(Stop("anomaly", said, count=1, of=1))
         for entry in entries:
-            outcome = entry.verdict if isinstance(entry.verdict, Outcome) else None
-            ended = outcome is not None or isinstance(entry.verdict, Deferral)
-            known = self._open.pop if ended else self._open.get
+            verdict = entry.verdict
+            if isinstance(verdict, Outcome):
+                self._open.pop(entry.ordinal, None)
+                self._observer.recorded(verdict.target, entry.commands, verdict)
+                continue
+            known = self._open.pop if isinstance(verdict, Deferral) else self._open.get
             target = known(entry.ordinal, None)
             if target is not None:
-                self._observer.recorded(target, entry.commands, outcome)
+                self._observer.recorded(target, entry.commands, None)
 
     def _put(self, case: Case, verdict: Outcome | DoubtMark | Deferral | None) -> None:
         fresh = tuple(case.fresh)

@@ -1,12 +1,15 @@
 """Moves a frozen list through its courses: legs of targets, a crew of workers, one record.
 
 A leg is what is claimed and worked off in one go: the list itself, what a crash left in doubt,
-what an earlier leg put off. The crew never grows; targets that wait stand in the agenda.
+what an earlier leg put off. Nearly every target needs one call and gets a plain answer: it is
+launched, and settled by a plain call when the reply is there. All else is a course, moved on by a
+crew that never grows; targets that wait stand in the agenda.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Protocol
 
 import anyio
@@ -14,12 +17,12 @@ import anyio
 from worker.clock import Clock
 from worker.errors import LedgerError
 from worker.ledger.entry import ClaimedTarget
-from worker.model import CancelAll, CancelOne, Listed, Stop
+from worker.model import Answered, CancelAll, CancelOne, Evidence, Listed, Outcome, Stop
 from worker.run.agenda import Agenda, Course
 from worker.run.case import Call, Case
 from worker.run.course import drive
 from worker.run.executor import Executor
-from worker.run.outcome import as_it_stands, verdict
+from worker.run.outcome import as_it_stands, of_answer, verdict
 from worker.run.record import Observer, Recorder
 from worker.run.safety import Safety
 from worker.run.stop import Switch
@@ -59,8 +62,11 @@ class Runner:
         self._observer = observer
         self._doubts = doubts
         self._concurrency = concurrency
-        self._agenda = Agenda(clock, switch, self._begin)
+        self._agenda = self._new_agenda()
         self._may_put_off = False
+        self._in_air = 0  # launched calls
+        self._down = anyio.Event()  # none of them is left
+        self._broken: Exception | None = None  # a bug that no target can be blamed for
         self.put_off: list[int] = []  # ordinals, in the leg at hand
         self.internal_errors = 0
 
@@ -71,7 +77,7 @@ class Runner:
         """
         self.put_off.clear()
         self._may_put_off = may_put_off
-        self._agenda = Agenda(self._clock, self._switch, self._begin)
+        self._agenda = self._new_agenda()
         if not self._safety.succeeded:
             self._agenda.open_limit = max(_FEW, self._concurrency)
         async with anyio.create_task_group() as feed:
@@ -79,24 +85,35 @@ class Runner:
             async with anyio.create_task_group() as crew:
                 for _ in range(self._concurrency):
                     crew.start_soon(self._labour)
+            await self._landing()
             feed.cancel_scope.cancel()  # after a stop a claim may wait for ever
         self._abandon()
+
+    async def _landing(self) -> None:
+        """Wait until what was launched has come back: after a stop it has its drain."""
+        while self._in_air:
+            self._down = anyio.Event()
+            await self._down.wait()
+        if self._broken is not None:
+            raise self._broken
 
     async def _feed(self, claims: Claims) -> None:
         """Keep claimed targets ready; the writer bounds how many there may be."""
         try:
             async for batch in claims:
-                self._agenda.add([self._open(claimed) for claimed in batch])
+                self._agenda.add(batch)
                 if not await self._agenda.low():
                     break
         except LedgerError as failure:
             self._lost(failure)
         self._agenda.filled()
 
-    def _open(self, claimed: ClaimedTarget) -> Case:
+    def _new_agenda(self) -> Agenda:
+        return Agenda(self._clock, self._switch, self._concurrency, self._begin)
+
+    def _open(self, claimed: ClaimedTarget, opened: float | None = None) -> Case:
         """A case with what the ledger knows of its target."""
-        target = claimed.target
-        case = Case(target, claimed.pass_no, self._clock.monotonic())
+        case = Case(claimed.target, claimed.pass_no, opened or self._clock.monotonic())
         for result in claimed.commands:
             if result.result == "cancelled":  # what else became of a command proves nothing now
                 case.recorded[result.command.commandId] = result
@@ -107,12 +124,62 @@ class Runner:
                 case.calls.append(call)
         return case
 
-    def _begin(self, case: Case) -> Course:
-        return Course(case, self._executor.course(case))
+    # ------------------------------------------------------------ by plain calls
+
+    def _begin(self, claimed: ClaimedTarget) -> None:
+        """Launch the only call of a target without a past; the others get their course."""
+        opened = self._clock.monotonic()
+        new = not claimed.commands and self._doubts(claimed) is None
+        landed = partial(self._landed, claimed, opened)
+        if new and self._executor.launch(claimed.target, landed):
+            self._in_air += 1
+        else:
+            self._hand(self._open(claimed, opened))
+
+    def _hand(self, case: Case) -> None:
+        self._agenda.hand(Course(case, self._executor.course(case)))
+
+    def _landed(
+        self, claimed: ClaimedTarget, opened: float, said: Evidence | Exception | None, sent: float
+    ) -> None:
+        """A launched call came back. Called by the transport: nothing may be raised."""
+        try:
+            self._in_air -= 1
+            self._settle(claimed, opened, said, sent)
+            self._agenda.deal()
+        except Exception as bug:  # noqa: BLE001 - raised where somebody can see it
+            self._broken = self._broken or bug
+            self._switch.throw(Stop("record", "a bug of ours: see exit code 1"))
+        if not self._in_air:
+            self._down.set()
+
+    def _settle(
+        self, claimed: ClaimedTarget, opened: float, said: Evidence | Exception | None, sent: float
+    ) -> None:
+        if isinstance(said, Answered):
+            outcome = of_answer(claimed.target, said, opened, self._clock.monotonic())
+            if outcome is not None:
+                self._agenda.closed()
+                self._recorder.settle_at_once(outcome, claimed.pass_no)
+                self._settled(outcome)
+                return
+        case = self._open(claimed, opened)
+        if said is None:
+            self._hand(case)
+        elif isinstance(said, Exception):
+            self._executor.broke(case)
+            self._broke(case, said)
+        elif self._executor.landed(case, said, sent):
+            self._close(case)
+        else:
+            self._hand(case)
+
+    # ------------------------------------------------------------ by the crew
 
     async def _labour(self) -> None:
         while (course := await self._agenda.next()) is not None:
             await self._move_on(course)
+            self._agenda.deal()
 
     async def _move_on(self, course: Course) -> None:
         """Drive a course until it waits, ends, or is stopped."""
@@ -133,6 +200,8 @@ class Runner:
                 self._agenda.park(course, moment)
                 self._count(more=moment <= self._clock.monotonic())
 
+    # ------------------------------------------------------------ the end of a target
+
     def _close(self, case: Case) -> None:
         """All of a case's calls are done."""
         self._agenda.closed()
@@ -144,11 +213,19 @@ class Runner:
             stop = self._safety.put_off(outcome, left=left)
         else:
             self._recorder.settle(case, outcome)
-            stop = self._safety.settled(outcome, left=left)
-            if self._safety.succeeded:
-                self._agenda.unlimited()
+            self._settled(outcome)
+            return
         if stop is not None:
             self._switch.throw(stop)
+        self._count()
+
+    def _settled(self, outcome: Outcome) -> None:
+        """It is handed to the record: what does it mean for the run?"""
+        stop = self._safety.settled(outcome, left=self._agenda.left)
+        if stop is not None:
+            self._switch.throw(stop)
+        elif self._safety.succeeded:
+            self._agenda.open_limit = None
         self._count()
 
     def _count(self, *, more: bool = False) -> None:
@@ -177,22 +254,19 @@ class Runner:
         self._agenda.closed()
         outcome = verdict(case, self._clock.monotonic())
         self._recorder.settle(case, outcome)
-        stop = self._safety.settled(outcome, left=self._agenda.left)
-        if stop is not None:
-            self._switch.throw(stop)
+        self._settled(outcome)
 
     def _lost(self, failure: LedgerError) -> None:
         self._switch.throw(Stop("record", str(failure)))
 
     def _abandon(self) -> None:
         """After a stop: settle what waited, give back what was claimed and not begun."""
-        courses, cases = self._agenda.abandon()
+        courses, targets = self._agenda.abandon()
         for course in courses:
             course.steps.close()
             self._cut_short(course.case)
-        for case in cases:
-            self._agenda.open += 1
-            self._cut_short(case)
+        for claimed in targets:
+            self._cut_short(self._open(claimed))
 
 
 def _doubtful(case: Case) -> list[Call]:

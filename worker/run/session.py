@@ -108,7 +108,7 @@ class Session:
         self.pace = Pace(clock, switch, rules.concurrency, rules.rate)
         policy = RetryPolicy(rules.retry, clock)
         self._budget = Budget(rules.retry)
-        self._wire = Wire(gateway, self.pace, policy, switch, bounds, observer)
+        self._wire = Wire(gateway, self.pace, policy, switch, bounds, clock, observer)
         self._reconciler = Reconciler(
             self._wire, gateway, rules.lookup, clock, self._recorded_elsewhere
         )

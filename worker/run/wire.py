@@ -1,8 +1,9 @@
 """One paced request to the gateway, and what its reply means for the whole run.
 
-Between a target's course and the gateway: a token first, then a place at the gate, then the
-request. A token that was turned down is renewed and the request sent again, uncounted. A 429 or a
-Retry-After pauses everybody; evidence that names a safety rule throws the switch.
+Between a target and the gateway: a token first, then a place at the gate, then the request. Who
+need not wait for any of them launches, and is told by a plain call. A token that was turned down
+is renewed and the request sent again, uncounted. A 429 or a Retry-After pauses everybody;
+evidence that names a safety rule throws the switch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import partial
 from math import isinf
 from typing import NoReturn, Protocol, TypeVar
 
+from worker.clock import Clock
 from worker.model import (
     Ambiguous,
     Answered,
@@ -42,8 +44,16 @@ class Gateway(Protocol):
     async def authorize(self) -> NotSent | None:
         """Wait for a usable token; a NotSent says why there is none."""
 
+    def authorized(self) -> bool:
+        """Whether `authorize` would find a usable token at once."""
+
     async def cancel(self, call: CancelCall) -> Evidence:
         """Send one cancel request."""
+
+    def launch(
+        self, call: CancelCall, sent: float, told: Callable[[Evidence | Exception], None]
+    ) -> None:
+        """Send one now (monotonic); told once, never before this returns, and of bugs, too."""
 
     async def search(self, device: Device, orgId: str, state: int, page: int) -> SearchReply:
         """Ask for one page of a device's commands in a state, newest first."""
@@ -66,6 +76,11 @@ class Halted(Exception):  # noqa: N818 - not an error: the run is stopping
     """No further request starts; raised where one would have."""
 
 
+#: What a launched call proved, and the monotonic moment it was sent. None: its token was turned
+#: down, which does not count. An exception: a bug of ours.
+Landed = Callable[[Evidence | Exception | None, float], None]
+
+
 class Wire:
     """Sends requests one by one, each when the gate lets it."""
 
@@ -76,6 +91,7 @@ class Wire:
         policy: RetryPolicy,
         switch: Switch,
         bounds: Bounds,
+        clock: Clock,
         watcher: Watcher,
     ) -> None:
         self._gateway = gateway
@@ -83,6 +99,7 @@ class Wire:
         self._policy = policy
         self._switch = switch
         self._bounds = bounds
+        self._clock = clock
         self._watcher = watcher
         self._throttled_in_a_row = 0
         self._cancel_all_answered = False
@@ -93,6 +110,19 @@ class Wire:
         """How many were sent so far."""
         return Requests(self._cancels, self._searches, self._repeated)
 
+    def launch(self, call: CancelCall, landed: Landed) -> bool:
+        """Send a first attempt now; False where anything has to be waited for: nothing was sent.
+
+        landed is called once, from the loop, never before this returns.
+        """
+        if self._switch.stop is not None or not self._gateway.authorized():
+            return False
+        if self._bounds.passed() or (ticket := self._pace.enter()) is None:
+            return False
+        sent = self._clock.monotonic()
+        self._gateway.launch(call, sent, partial(self._landed, call, ticket, sent, landed))
+        return True
+
     async def cancel(
         self, call: CancelCall, *, again: bool, departs: Callable[[], None]
     ) -> Evidence:
@@ -100,54 +130,79 @@ class Wire:
 
         departs is called the moment before a request goes out, however long it waited.
         """
-        evidence = await self._send(partial(self._gateway.cancel, call), departs, again=again)
-        if not self._cancel_all_answered and isinstance(call, CancelAll):
-            self._check_first_cancel_all(evidence)
-        return evidence
+        while True:
+            evidence = await self._send(partial(self._gateway.cancel, call), departs)
+            self._count(evidence, again=again)
+            if self._weigh(evidence):
+                self._check_first(call, evidence)
+                return evidence
 
     async def search(self, device: Device, orgId: str, state: int, page: int) -> SearchReply:
         """Ask for one page; Halted when the run is stopping."""
-        return await self._send(partial(self._gateway.search, device, orgId, state, page))
+        while True:
+            reply = await self._send(partial(self._gateway.search, device, orgId, state, page))
+            self._searches += not _is_unsent(reply)
+            if self._weigh(reply):
+                return reply
 
     async def _send(
-        self,
-        request: Callable[[], Awaitable[R]],
-        departs: Callable[[], None] | None = None,  # of a cancel
-        *,
-        again: bool = False,
+        self, request: Callable[[], Awaitable[R]], departs: Callable[[], None] | None = None
     ) -> R:
-        while True:
-            if self._switch.stop is not None:
-                raise Halted  # not even a token is asked for
-            if (trouble := await self._gateway.authorize()) is not None:
-                self._unauthorized(trouble)
-            ticket = self._pace.enter()
-            if ticket is None and (ticket := await self._pace.acquire()) is None:
-                raise Halted
-            congested = False
-            try:
-                self._check_bounds()
-                if departs is not None:
-                    departs()
-                reply = await request()
-                congested = _is_congested(reply)
-            finally:
-                self._pace.release(ticket, congested=congested)
-            if isinstance(reply, NotSent) and reply.cause == "no_token":
-                continue  # somebody's 401 took the token away since
-            if departs is None:
-                self._searches += 1
+        if self._switch.stop is not None:
+            raise Halted  # not even a token is asked for
+        if (trouble := await self._gateway.authorize()) is not None:
+            self._unauthorized(trouble)
+        ticket = self._pace.enter()
+        if ticket is None and (ticket := await self._pace.acquire()) is None:
+            raise Halted
+        congested = False
+        try:
+            self._check_bounds()
+            if departs is not None:
+                departs()
+            reply = await request()
+            congested = _is_congested(reply)
+        finally:
+            self._pace.release(ticket, congested=congested)
+        return reply
+
+    def _landed(
+        self,
+        call: CancelCall,
+        ticket: int,
+        sent: float,
+        landed: Landed,
+        said: Evidence | Exception,
+    ) -> None:
+        told: Evidence | Exception | None = said
+        try:
+            if isinstance(said, Exception):
+                self._pace.release(ticket, congested=False)
             else:
-                self._cancels += 1
-                self._repeated += again
-            if isinstance(reply, Answered) and reply.anomaly is None:
-                self._throttled_in_a_row = 0
-                return reply
-            self._heed(reply)
-            if not (isinstance(reply, Refused) and reply.cause == "token"):
-                return reply
-            if reply.rule is not None:
-                raise Halted
+                self._pace.release(ticket, congested=_is_congested(said))
+                self._count(said, again=False)
+                if self._weigh(said):
+                    self._check_first(call, said)
+                else:
+                    told = None
+        except Exception as bug:  # noqa: BLE001 - one call's, and to be told as such
+            told = bug
+        landed(told, sent)
+
+    def _count(self, evidence: Evidence, *, again: bool) -> None:
+        if not _is_unsent(evidence):
+            self._cancels += 1
+            self._repeated += again
+
+    def _weigh(self, reply: Evidence | SearchReply) -> bool:
+        """What a reply means for everybody; False: its token is not good, so it does not count."""
+        if isinstance(reply, Answered) and reply.anomaly is None:
+            self._throttled_in_a_row = 0
+            return True
+        if _is_unsent(reply):
+            return False
+        self._heed(reply)
+        return not (isinstance(reply, Refused) and reply.cause == "token")
 
     def _unauthorized(self, trouble: NotSent) -> NoReturn:
         if trouble.rule is not None:
@@ -197,7 +252,10 @@ class Wire:
         self._pace.pause(seconds)
         self._watcher.throttled(reply, seconds, self._pace.window)
 
-    def _check_first_cancel_all(self, evidence: Evidence) -> None:
+    def _check_first(self, call: CancelCall, evidence: Evidence) -> None:
+        """Whether this gateway takes a cancel of everything at all: its first answer tells."""
+        if self._cancel_all_answered or not isinstance(call, CancelAll):
+            return
         if not isinstance(evidence, Answered | Refused):
             return
         if isinstance(evidence, Refused):
@@ -222,6 +280,11 @@ _ANOMALIES = {
     "other_command": "a reply was about another command than the one asked for",
     "malformed_id": "a reply held a commandId that is not a number of 1 to 32 digits",
 }
+
+
+def _is_unsent(reply: Evidence | SearchReply) -> bool:
+    """Whether somebody's 401 took the token away before the request went out."""
+    return isinstance(reply, NotSent) and reply.cause == "no_token"
 
 
 def _is_congested(reply: Evidence | SearchReply) -> bool:
