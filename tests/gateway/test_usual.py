@@ -102,6 +102,20 @@ def test_the_usual_reply_is_read_fast() -> None:
     )
 
 
+@given(
+    msg=st.text(max_size=4), submsg=st.none() | st.text(max_size=4), requestId=st.text(max_size=4)
+)
+@example(msg="OK", submsg=None, requestId="7d86")
+@example(msg="OK", submsg="x", requestId=" ")
+@example(msg="OK", submsg=None, requestId="r" * 513)
+def test_nothing_cached_is_read_by_its_spelling(
+    msg: str, submsg: str | None, requestId: str
+) -> None:
+    """The answer of a device without commands, in the order that the vendor writes it."""
+    for members in ({"msg": msg, "submsg": submsg}, {"msg": msg}):
+        agree(spelled({"code": 0, **members, "requestId": requestId, "data": []}))
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -153,12 +153,12 @@ class DirectTransport:
             asyncio.get_running_loop().call_soon(exchange.end, self._not_sent(now))
         elif (wire := self._take(now)) is not None:
             wire.begin(exchange)
-            self._look_after(min(deadline, self._cut))
+            self._look_after(deadline)
         elif self._has_room():
             self._dial_for(exchange)
         else:
             self._queue.append(exchange)
-            self._look_after(min(deadline, self._cut))
+            self._look_after(deadline)
         return exchange
 
     def _request(self, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
@@ -208,7 +208,7 @@ class DirectTransport:
                 self.freed(outcome)
             else:
                 outcome.begin(exchange)
-                self._look_after(min(exchange.deadline, self._cut))
+                self._look_after(exchange.deadline)
         self._offer()
 
     async def _connect(self, deadline: float) -> Wire | str:
@@ -234,6 +234,8 @@ class DirectTransport:
 
     def _look_after(self, moment: float) -> None:
         """Sweep then, or earlier."""
+        if self._cut < moment:
+            moment = self._cut
         if moment < self._wakes_at:
             self._wakes_at = moment
             if self._timer is not None:

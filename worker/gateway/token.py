@@ -98,10 +98,9 @@ class Tokens:
         return self._token
 
     def at_hand(self) -> bool:
-        """Whether `ready` would say None at once."""
+        """Whether `ready` would say None at once, and nobody is renewing it."""
         now = self._clock.monotonic()
-        usable = self._failed is None and self._usable(now) is not None
-        return usable and (now < self._renew_at or self._fetching.locked())
+        return now < self._renew_at and self._failed is None and self._usable(now) is not None
 
     async def ready(self) -> NotSent | None:
         """None once a usable token is at hand; a failure holds for the rest of the run."""
@@ -139,12 +138,8 @@ class Tokens:
         if token is None or now >= token.expires_at:
             return None
         # The machine slept, or its clock was set: what is left of a life is anybody's guess.
-        slept = abs(self._drift(now) - token.drift) > _SLEPT
-        return None if slept else token
-
-    def _drift(self, now: float) -> float:
-        """Wall clock minus monotonic clock, ms."""
-        return self._clock.wall_ms() - now * 1000
+        drift = self._clock.wall_ms() - now * 1000
+        return token if -_SLEPT <= drift - token.drift <= _SLEPT else None
 
     async def _renew(self, old: Token | None) -> None:
         """One try while the old token is good, else as many as patience gives."""
@@ -190,7 +185,7 @@ class Tokens:
         self._token = Token(
             text=Secret(text),
             expires_at=asked + life,
-            drift=self._drift(self._clock.monotonic()),
+            drift=self._clock.wall_ms() - self._clock.monotonic() * 1000,
             after_401=self._turned_down,
         )
         self._turned_down = False

@@ -78,12 +78,14 @@ class Pace:
 
     def _enter(self) -> int | None:
         """Take a place if there is one now."""
-        now = self._clock.monotonic()
-        if self._switch.stop is not None or self.in_flight >= self.window or self._opens > now:
+        if self._switch.stop is not None or self.in_flight >= self.window:
             return None
-        late = self._slack if self._began else 0.0
+        now = self._clock.monotonic()
+        if now < self._next or now < self._paused_until:
+            return None
+        late = now - self._slack if self._began else now
         self._began = True
-        self._next = max(self._next, now - late) + self._interval
+        self._next = (self._next if self._next > late else late) + self._interval
         self.in_flight += 1
         return self._epoch
 

@@ -17,7 +17,8 @@ _HTTP_FORBIDDEN, _CODE_FORBIDDEN = 403, 99403
 _WRONG_PATH = 5
 _NOT_FOUND = 20
 _FAILURES = {OutcomeKind.FAILED, OutcomeKind.REJECTED, OutcomeKind.UNKNOWN}
-_NO_ANSWER = {OutcomeKind.FAILED, OutcomeKind.UNKNOWN, OutcomeKind.NOT_ATTEMPTED}
+_TROUBLE = {*_FAILURES, OutcomeKind.NOT_FOUND, OutcomeKind.NOT_ATTEMPTED}  # all else is a success
+_NO_ANSWER = {OutcomeKind.FAILED, OutcomeKind.UNKNOWN}
 
 
 class AbortRules(Struct, frozen=True):
@@ -31,6 +32,9 @@ class AbortRules(Struct, frozen=True):
 class _Cell(Struct, eq=False):
     failed: bool
     recent: bool = True  # among those looked back on
+
+
+_FINE = _Cell(failed=False)  # one for all: nobody asks where a success stands
 
 
 class Safety:
@@ -74,7 +78,7 @@ class Safety:
         if outcome.cause == "throttled":
             return None
         self._leave_out(outcome.target.ordinal)
-        cell = self._count(outcome, failed=True)
+        cell = self._failed(outcome)
         self._put_off[outcome.target.ordinal] = cell
         while len(self._put_off) > _WINDOW:
             self._put_off.popitem(last=False)
@@ -82,38 +86,48 @@ class Safety:
 
     def settled(self, outcome: Outcome, *, left: bool) -> Stop | None:
         """A target settled; left: there is something that has not started yet."""
+        if outcome.kind not in _TROUBLE:
+            self._succeeded(outcome)
+            return None
         if outcome.kind is OutcomeKind.NOT_ATTEMPTED:
             return None
         stop = self._answers(outcome, left=left)
-        failed = outcome.kind in _FAILURES
         if outcome.kind is OutcomeKind.NOT_FOUND:
             self._leave_out(outcome.target.ordinal)
             return stop
-        if failed and outcome.cause == "throttled":
+        if outcome.cause == "throttled":
             return stop
-        if not failed:
-            self.succeeded = True
-            self._in_a_row = 0
-            self._row_ids.clear()
+        self._leave_out(outcome.target.ordinal)
+        self._failed(outcome)
+        return stop or (self._too_many_failures() if left else None)
+
+    def _succeeded(self, outcome: Outcome) -> None:
+        """Nearly every target: no rule over answers can hold any more."""
+        self._settled += 1
+        self._all_not_found = False
+        self._forbidden = self._wrong_path = self._in_a_row = 0
+        self._row_ids.clear()
+        self.succeeded = True
         if self._put_off:
             self._leave_out(outcome.target.ordinal)
-        self._count(outcome, failed=failed)
-        return stop or (self._too_many_failures() if failed and left else None)
+        self._remember(_FINE)
 
-    def _count(self, outcome: Outcome, *, failed: bool) -> _Cell:
-        cell = _Cell(failed)
+    def _failed(self, outcome: Outcome) -> _Cell:
+        cell = _Cell(failed=True)
+        self._remember(cell)
+        self._in_a_row += 1
+        self._causes.append(outcome.cause or outcome.kind.value)
+        if outcome.requestId:
+            self._row_ids.append(outcome.requestId)
+        return cell
+
+    def _remember(self, cell: _Cell) -> None:
         self._recent.append(cell)
-        self._failures += int(failed)
+        self._failures += cell.failed
         if len(self._recent) > _WINDOW:
             oldest = self._recent.popleft()
             oldest.recent = False
-            self._failures -= int(oldest.failed)
-        if failed:
-            self._in_a_row += 1
-            self._causes.append(outcome.cause or outcome.kind.value)
-            if outcome.requestId:
-                self._row_ids.append(outcome.requestId)
-        return cell
+            self._failures -= oldest.failed
 
     def _leave_out(self, ordinal: int) -> None:
         """A target put off before has a new word: what it counted for counts no more."""
