@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
@@ -93,6 +94,19 @@ def outcome(kind: OutcomeKind, **more: Any) -> Outcome:
     return Outcome(TARGET, kind, **more)
 
 
+def tell(
+    log: RunLog,
+    commands: Sequence[tuple[Target, Identity, CommandResult]],
+    outcomes: Sequence[Outcome],
+) -> None:
+    """What a commit made durable, commands first."""
+    for target, identity, result in commands:
+        log.committed(target, identity, [result], None)
+    for settled in outcomes:
+        log.committed(settled.target, settled.identity, [], settled)
+    log.told()
+
+
 def test_a_commit_says_what_was_cancelled_and_then_what_was_settled() -> None:
     """All fields in their order; inputData never."""
     log, kept, _ = opened()
@@ -107,7 +121,7 @@ def test_a_commit_says_what_was_cancelled_and_then_what_was_settled() -> None:
         requestId="req-1",
         duration_ms=41,
     )
-    log.committed([(TARGET, Identity(), RESULT), (TARGET, Identity(), unknown)], [settled])
+    tell(log, [(TARGET, Identity(), RESULT), (TARGET, Identity(), unknown)], [settled])
     expected: list[dict[str, Any]] = [
         {"level": "info", "event": "command.cancelled"}
         | HEAD
@@ -147,14 +161,14 @@ def test_a_commit_says_what_was_cancelled_and_then_what_was_settled() -> None:
 def test_no_level_hides_a_cancelled_command(level: str) -> None:
     """Whoever wants few lines still gets every id."""
     log, kept, _ = opened(level)
-    log.committed([(TARGET, Identity(), RESULT)] * 500, [])
+    tell(log, [(TARGET, Identity(), RESULT)] * 500, [])
     assert [line["event"] for line in said(kept)] == ["command.cancelled"] * 500
 
 
 def test_the_level_of_an_outcome_says_how_much_it_matters() -> None:
     """info for cancelled, debug for what did nothing, warning for the rest."""
     log, kept, _ = opened()
-    log.committed([], [outcome(kind) for kind in OutcomeKind])
+    tell(log, [], [outcome(kind) for kind in OutcomeKind])
     assert {line["outcome"]: line["level"] for line in said(kept)} == {
         kind.value: "info"
         if kind is OutcomeKind.CANCELLED
@@ -173,7 +187,8 @@ def test_a_command_of_another_device_is_logged_as_the_gateway_said_it() -> None:
     )
     bare = msgspec.structs.replace(RESULT, command=Command("2"))
     by_asset = msgspec.structs.replace(TARGET, device=AssetId("a1"))
-    log.committed(
+    tell(
+        log,
         [
             (TARGET, Identity(assetId="a1"), other),
             (TARGET, Identity(assetId="a1"), bare),
@@ -194,15 +209,15 @@ def test_the_first_hundred_warnings_of_a_code_are_written_in_full() -> None:
     log, kept, clock = opened("warning")
     failed = outcome(OutcomeKind.FAILED, cause="refused")
     denied = outcome(OutcomeKind.REJECTED, cause="forbidden", code=99403)
-    log.committed([], [failed] * 150)
-    log.committed([], [denied] * 100)
+    tell(log, [], [failed] * 150)
+    tell(log, [], [denied] * 100)
     assert [line["event"] for line in said(kept)].count("target.settled") == 200
     before = len(kept.lines)
     clock.now += 59
-    log.committed([], [failed] * 7)
+    tell(log, [], [failed] * 7)
     assert len(kept.lines) == before
     clock.now += 1
-    log.committed([], [denied])
+    tell(log, [], [denied])
     line = {"level": "warning", "event": "targets.suppressed"} | HEAD
     assert said(kept)[before - 1 :] == [
         said(kept)[before - 1],
@@ -215,7 +230,7 @@ def test_the_last_suppressed_are_counted_before_the_run_is_finished() -> None:
     """No count is lost in the last minute; the sum is the number of targets."""
     log, kept, clock = opened()
     for _ in range(10):
-        log.committed([], [outcome(OutcomeKind.UNKNOWN, cause="disconnected")] * 37)
+        tell(log, [], [outcome(OutcomeKind.UNKNOWN, cause="disconnected")] * 37)
         clock.now += 5
     log.run_finished(RunEnd(1, 4, ("unknown: 370",)), {OutcomeKind.UNKNOWN: 370})
     lines = said(kept)
@@ -228,9 +243,9 @@ def test_a_gateway_that_invents_codes_fills_no_memory() -> None:
     """Beyond a thousand codes the rest is counted as one."""
     log, kept, clock = opened()
     for code in range(1, 3001):
-        log.committed([], [outcome(OutcomeKind.UNKNOWN, code=code)])
+        tell(log, [], [outcome(OutcomeKind.UNKNOWN, code=code)])
     clock.now += 60
-    log.committed([], [])
+    tell(log, [], [])
     lines = said(kept)
     assert sum(line["event"] == "target.settled" for line in lines) == 1100
     assert sum(line.get("targets", 0) for line in lines) == 1900
@@ -322,7 +337,8 @@ def test_whatever_a_gateway_says_stays_in_its_field(text: str, number: int) -> N
     command = Command(text, text, text, text, text, number, number, text)
     told = CommandResult(command, "cancelled", "search", text, 1)
     identity = Identity(text, text, text)
-    log.committed(
+    tell(
+        log,
         [(TARGET, identity, told)],
         [outcome(OutcomeKind.ANOMALOUS, commands=(told,), identity=identity, requestId=text)],
     )

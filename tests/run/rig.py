@@ -77,7 +77,7 @@ class Book:
         self.bugs: list[BaseException] = []
         self.put_offs: list[tuple[int, str]] = []
         self.seen: list[Outcome] = []
-        self.told: list[tuple[int, tuple[str, ...], OutcomeKind | None]] = []
+        self.durable: list[tuple[int, tuple[str, ...], OutcomeKind | None]] = []
 
     def put(self, entry: Entry) -> None:
         self.entries.append(entry)
@@ -89,7 +89,10 @@ class Book:
         self, target: Target, commands: Sequence[CommandResult], outcome: Outcome | None
     ) -> None:
         ids = tuple(c.command.commandId for c in commands)
-        self.told.append((target.ordinal, ids, outcome.kind if outcome else None))
+        self.durable.append((target.ordinal, ids, outcome.kind if outcome else None))
+
+    def told(self) -> None:
+        """Nothing to count."""
 
     def put_off(self, target: Target, cause: str) -> None:
         self.put_offs.append((target.ordinal, cause))

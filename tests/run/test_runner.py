@@ -397,9 +397,9 @@ async def test_recorder_tells_what_became_durable() -> None:
     rig.gateway.seed(device(0), "1", "2")
     rig.gateway.cancels[device(0)] = [Fate(partial=1, executed=True)]
     await rig.crew([whole(0)])
-    assert rig.book.told == []
+    assert rig.book.durable == []
     rig.recorder.committed(rig.book.entries, [])
-    assert rig.book.told == [(0, ("1",), None), (0, ("2",), K.CANCELLED)]
+    assert rig.book.durable == [(0, ("1",), None), (0, ("2",), K.CANCELLED)]
 
 
 async def test_added_refusal_code_is_put_off_like_any_refusal_for_now() -> None:

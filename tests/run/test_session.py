@@ -45,7 +45,7 @@ async def test_a_calm_run() -> None:
     assert stage.counts() == {"cancelled": 150, "nothing_cached": 150}
     assert stage.store.in_doubt("r1") == []
     stage.check()
-    told = {ordinal: ids for ordinal, ids, kind in stage.book.told if kind is K.CANCELLED}
+    told = {ordinal: ids for ordinal, ids, kind in stage.book.durable if kind is K.CANCELLED}
     assert told == {number: (f"{number}",) for number in range(0, 300, 2)}
 
 

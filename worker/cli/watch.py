@@ -26,8 +26,10 @@ class Watch:
         self, target: Target, commands: Sequence[CommandResult], outcome: Outcome | None
     ) -> None:
         identity = outcome.identity if outcome is not None else _NOT_TOLD
-        told = [(target, identity, result) for result in commands]
-        self._log.committed(told, () if outcome is None else (outcome,))
+        self._log.committed(target, identity, commands, outcome)
+
+    def told(self) -> None:
+        self._log.told()
 
     def put_off(self, target: Target, cause: str) -> None:
         """Nothing to show: a later pass tells."""

@@ -234,8 +234,7 @@ class DirectTransport:
 
     def _look_after(self, moment: float) -> None:
         """Sweep then, or earlier."""
-        if self._cut < moment:
-            moment = self._cut
+        moment = min(moment, self._cut)
         if moment < self._wakes_at:
             self._wakes_at = moment
             if self._timer is not None:

@@ -21,7 +21,8 @@ _ZEROS: Final = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))  # 
 
 _TEXT: Final = rb'"[ !#-\[\]-~]{1,512}"'  # printable, nothing escaped
 _NOTHING: Final = re.compile(
-    rb'\{"code":0,"msg":%b,(?:"submsg":(?:null|%b),)?"requestId":(%b),"data":\[\]\}' % ((_TEXT,) * 3)
+    rb'\{"code":0,"msg":%b,(?:"submsg":(?:null|%b),)?"requestId":(%b),"data":\[\]\}'
+    % ((_TEXT,) * 3)
 )
 
 _Text = Annotated[str, Meta(min_length=1, max_length=512)] | None

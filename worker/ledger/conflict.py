@@ -22,6 +22,7 @@ from worker.model import CommandResult, Identity, Named, Outcome, OutcomeKind
 
 Clashes = dict[tuple[int, str], str]  # (ordinal, commandId) -> cause
 Holders = dict[str, dict[int, str | None]]  # commandId -> ordinal that recorded it -> its clash
+_NONE = {""}  # no cause: the ids are new, and nobody else's
 Recorded = Callable[[set[str]], Holders]  # who of this run recorded these ids as cancelled
 
 
@@ -32,7 +33,7 @@ def sift(
 
     An entry keeps only the commands that are not recorded as cancelled yet.
     """
-    gathered = [_gather(entry) if _has_commands(entry) else entry for entry in entries]
+    gathered = [_gather(entry) for entry in entries]
     ids = {
         result.command.commandId
         for entry in gathered
@@ -42,7 +43,8 @@ def sift(
     if not ids:
         return gathered, {}, []
     sieve = _Sieve(connection, run, gathered, recorded(ids))
-    return [sieve.pass_on(entry) for entry in gathered], sieve.clashes, sieve.conflicts
+    passed = [sieve.pass_on(entry) if entry.commands else entry for entry in gathered]
+    return passed, sieve.clashes, sieve.conflicts
 
 
 class _Sieve:
@@ -60,8 +62,6 @@ class _Sieve:
         self.conflicts: list[Conflict] = []
 
     def pass_on(self, entry: Entry) -> Entry:
-        if not entry.commands:
-            return entry
         kept: list[CommandResult] = []
         causes: set[str] = set()
         twice: set[str] = set()
@@ -81,6 +81,8 @@ class _Sieve:
                 holders[entry.ordinal] = cause or None
                 kept.append(result)
             causes.add(cause)
+        if causes == _NONE and len(kept) == len(entry.commands):
+            return entry  # nearly always
         return _judged(replace(entry, commands=tuple(kept)), causes, twice)
 
     def _clash(self, entry: Entry, commandId: str, holders: dict[int, str | None]) -> str:
@@ -112,20 +114,21 @@ class _Sieve:
         return self._known[ordinal]
 
 
-def _has_commands(entry: Entry) -> bool:
-    return bool(entry.commands or (isinstance(entry.verdict, Outcome) and entry.verdict.commands))
-
-
 def _gather(entry: Entry) -> Entry:
     """The commands of the entry and of its outcome, each once: what is cancelled stays so."""
+    given = entry.commands
     told = entry.verdict.commands if isinstance(entry.verdict, Outcome) else ()
+    if not given and not told:
+        return entry
+    results = given if told is given else (*given, *told)
     once: dict[str, CommandResult] = {}
-    for result in (*entry.commands, *told):
+    for result in results:
         commandId = as_text(result.command.commandId)
         known = once.get(commandId)
         if known is None or known.result != "cancelled":
             once[commandId] = _named(result, commandId)
-    return replace(entry, commands=tuple(once.values()))
+    found = tuple(once.values())
+    return entry if found == given else replace(entry, commands=found)
 
 
 def _named(result: CommandResult, commandId: str) -> CommandResult:

@@ -39,12 +39,14 @@ from worker.model import (
     Identity,
     Listed,
     Outcome,
+    OutcomeKind,
     Target,
 )
 
-_GROUPS = (64, 16, 4, 1)  # rows that one insert writes
-_PARTS = (512, 64, 8)  # sizes of an IN list; few, so that each is compiled once
+_GROUPS = (256, 64, 16, 4, 1)  # rows that one insert writes
+_PARTS = (512, 256, 128, 64, 32, 8)  # sizes of an IN list; few, so that each is compiled once
 _ALL_CACHED = AllCached()
+_NAMES = {kind: kind.value for kind in OutcomeKind}
 _Row = tuple[Any, ...]
 T = TypeVar("T")
 
@@ -261,11 +263,11 @@ def target_of(head: Head, row: Sequence[Any]) -> Target:
     """The target of a row of the columns TARGET."""
     ordinal, source, line, product, device, asset, ids = row
     return Target(
-        ordinal=ordinal,
-        device=DeviceKey(product, device) if asset is None else AssetId(asset),
-        orgId=head.orgId,
-        scope=_ALL_CACHED if ids is None else Listed(tuple(ids.split(" "))),
-        source=f"{head.files[source]}:{line}",
+        ordinal,
+        DeviceKey(product, device) if asset is None else AssetId(asset),
+        head.orgId,
+        _ALL_CACHED if ids is None else Listed(tuple(ids.split(" "))),
+        f"{head.files[source]}:{line}",
     )
 
 
@@ -285,7 +287,7 @@ def _outcome(run: int, entry: Entry, verdict: Outcome | Deferral, now_ms: int) -
     told = verdict.identity
     return (
         *key,
-        verdict.kind.value,
+        _NAMES[verdict.kind],
         verdict.cause,
         verdict.attempts,
         int(verdict.tainted),

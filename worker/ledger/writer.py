@@ -62,7 +62,8 @@ class Writer:
         self._asks: list[Ask[Any]] = []
         self._unfetched: list[ClaimedTarget] = []
         self._wake = anyio.Event()
-        self._dirty = anyio.Event()
+        self._dirty = anyio.Event()  # there is a result to commit
+        self._first_put = 0.0  # monotonic, of the results that wait
         self._due = False
         self._closing = False
         self._ended = False
@@ -87,13 +88,14 @@ class Writer:
 
         After a failure it is kept for `pending`.
         """
+        if not self._entries:
+            self._first_put = self._clock.monotonic()
+            self._dirty.set()
         self._entries.append(entry)
         if entry.verdict is not None and entry.ordinal in self._open:
             self._settling.add(entry.ordinal)
-        if not self._dirty.is_set():
-            self._dirty.set()
-        if self._claims and self._ready():
-            self._wake.set()
+            if self._claims and self._ready():
+                self._wake.set()
 
     async def claim(self) -> list[ClaimedTarget]:
         """The next targets of the pass, durably claimed; [] when its list is exhausted.
@@ -166,7 +168,10 @@ class Writer:
         """See that no result waits longer than PATIENCE."""
         while True:
             await self._dirty.wait()
-            await self._clock.sleep(PATIENCE)
+            left = self._first_put + PATIENCE - self._clock.monotonic()
+            if self._entries and left > 0:
+                await self._clock.sleep(left)
+                continue
             self._dirty = anyio.Event()
             if self._entries:
                 self._due = True

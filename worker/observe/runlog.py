@@ -66,15 +66,20 @@ class RunLog:
 
     def committed(
         self,
-        commands: Iterable[tuple[Target, Identity, CommandResult]],
-        outcomes: Iterable[Outcome],
+        target: Target,
+        identity: Identity,
+        commands: Iterable[CommandResult],
+        outcome: Outcome | None,
     ) -> None:
-        """What a commit made durable: `command.cancelled` first, then `target.settled`."""
-        for target, identity, result in commands:
+        """What became durable of a target: `command.cancelled` first, then `target.settled`."""
+        for result in commands:
             if result.result == "cancelled":
                 self._cancelled(target, identity, result)
-        for outcome in outcomes:
+        if outcome is not None:
             self._settled(outcome)
+
+    def told(self) -> None:
+        """All that a commit made durable is written: is it time for a line that counts?"""
         if self._warnings.due():
             self._suppressed()
 
@@ -207,10 +212,10 @@ class RunLog:
         )
 
     def _settled(self, outcome: Outcome) -> None:
-        if outcome.kind is OutcomeKind.CANCELLED:
-            write, wanted = self._log.info, self._info
-        elif outcome.kind in _QUIET:
+        if outcome.kind in _QUIET:
             write, wanted = self._log.debug, self._debug
+        elif outcome.kind is OutcomeKind.CANCELLED:
+            write, wanted = self._log.info, self._info
         else:
             write, wanted = self._log.warning, self._warnings.in_full(outcome)
         if not wanted:

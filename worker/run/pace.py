@@ -85,7 +85,7 @@ class Pace:
             return None
         late = now - self._slack if self._began else now
         self._began = True
-        self._next = (self._next if self._next > late else late) + self._interval
+        self._next = max(late, self._next) + self._interval
         self.in_flight += 1
         return self._epoch
 

@@ -33,6 +33,9 @@ class Observer(Protocol):
     ) -> None:
         """Cancelled commands, and perhaps the outcome, are durable."""
 
+    def told(self) -> None:
+        """That was all of one commit."""
+
     def put_off(self, target: Target, cause: str) -> None:
         """A target waits for a later pass."""
 
@@ -100,6 +103,7 @@ class Recorder:
             target = known(entry.ordinal, None)
             if target is not None:
                 self._observer.recorded(target, entry.commands, None)
+        self._observer.told()
 
     def _put(self, case: Case, verdict: Outcome | DoubtMark | Deferral | None) -> None:
         fresh = tuple(case.fresh)
