@@ -75,6 +75,7 @@ class Tries:
 
     def __init__(self, clock: FakeClock, *delays: float, stops_at: int | None = None) -> None:
         self.waited: list[float] = []
+        self.stopping = False
         self._clock = clock
         self._delays = delays
         self._stops_at = stops_at
@@ -83,6 +84,8 @@ class Tries:
         return iter(self._delays)
 
     async def wait(self, seconds: float) -> bool:
+        if not seconds:
+            return not self.stopping
         self.waited.append(seconds)
         await asyncio.sleep(0)
         self._clock.pass_ms(round(seconds * 1000))

@@ -257,6 +257,26 @@ async def test_stopping() -> None:
     assert world.fetches == 1
 
 
+async def test_nothing_is_asked_for_once_the_run_stops() -> None:
+    """No first try after a stop, and none when the old token dies while it is renewed."""
+    world = World(token_reply("T1", 100), DOWN)
+    world.patience.stopping = True
+    stopping = NotSent("stopping", retryable=False)
+    assert await world.tokens.ready() == stopping
+    assert world.fetches == 0
+    world = World(token_reply("T1", 100), DOWN)
+    await world.tokens.ready()
+    world.clock.pass_ms(80_000)
+    world.transport.takes_ms = 30_000
+
+    def stop() -> None:
+        world.patience.stopping = True
+
+    world.transport.before_reply = stop
+    assert await world.tokens.ready() == stopping
+    assert world.fetches == 2
+
+
 async def test_a_cut_is_a_stop() -> None:
     """A fetch that the draining run cut off is not tried again."""
     world = World(Reply(sent=True, fault="cut"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.simulation.clock import VirtualClock
 from worker.model import Stop
 from worker.run.retry import Budget, RetryPolicy, RetryRules, TokenPatience
-from worker.run.stop import Switch
+from worker.run.stop import Bounds, Switch
 
 RICH = Budget(RetryRules(budget=1.0, budget_reserve=1000))
 
@@ -114,14 +114,14 @@ async def test_token_patience_follows_the_same_rules() -> None:
     """A token is asked for `attempts` times, so there is one wait fewer (row 21)."""
     clock = Chance()
     policy = RetryPolicy(RetryRules(attempts=3, wait_initial=1.0), clock)
-    assert list(TokenPatience(policy, clock, Switch()).delays()) == [0.5, 1.0]
+    assert list(TokenPatience(policy, clock, Switch(), Bounds(clock)).delays()) == [0.5, 1.0]
 
 
 async def test_token_patience_ends_with_elapsed() -> None:
     """No try begins after `elapsed`, however many attempts are left (row 21)."""
     clock = Chance()
     rules = RetryRules(attempts=50, wait_initial=8.0, wait_max=8.0, elapsed=10.0)
-    patience = TokenPatience(RetryPolicy(rules, clock), clock, Switch())
+    patience = TokenPatience(RetryPolicy(rules, clock), clock, Switch(), Bounds(clock))
     waits = []
     for delay in patience.delays():
         waits.append(delay)
@@ -132,7 +132,7 @@ async def test_token_patience_ends_with_elapsed() -> None:
 async def test_token_patience_ends_with_the_run() -> None:
     """A stop wakes who waits for the next try: no token is fetched for a run that ends."""
     clock, switch = Chance(), Switch()
-    patience = TokenPatience(RetryPolicy(RetryRules(), clock), clock, switch)
+    patience = TokenPatience(RetryPolicy(RetryRules(), clock), clock, switch, Bounds(clock))
     async with anyio.create_task_group() as group:
 
         async def waiter() -> None:
@@ -142,3 +142,14 @@ async def test_token_patience_ends_with_the_run() -> None:
         await anyio.sleep(1.0)
         switch.throw(Stop("signal", "SIGTERM"))
     assert clock.monotonic() == pytest.approx(1.0)
+
+
+async def test_token_patience_ends_with_the_deadline() -> None:
+    """No try begins once the deadline has passed, noticed before or not: it is noticed here."""
+    clock, switch = Chance(), Switch()
+    bounds = Bounds(clock, deadline=clock.monotonic() + 1.0)
+    patience = TokenPatience(RetryPolicy(RetryRules(), clock), clock, switch, bounds)
+    assert await patience.wait(0.0)
+    assert not await patience.wait(1.0)
+    assert switch.stop is not None
+    assert switch.stop.rule == "deadline"

@@ -157,7 +157,7 @@ def _limits(some: _Some, devices: int) -> dict[str, Any]:
             AbortRules(1.0, 1000, 3),
         ),
         "max_commands": some.of(*[None] * 9, some.chance.randrange(1, 12)),
-        "limit": some.of(*[None] * 11, some.chance.randrange(0, devices + 1)),
+        "limit": some.of(*[None] * 11, max(1, some.chance.randrange(0, devices + 1))),
         "deadline": some.of(*[None] * 7, some.within(0.05, 30.0)),
         "until": some.of(*[None] * 11, some.within(0.05, 30.0)),
         "verify": some.of("touched", "all") if written else some.of("none", "none", "touched"),

@@ -158,16 +158,16 @@ class Engine:
         """The parts of a run, joined; nothing of it has begun."""
         clock, run_id, limits = self._clock, work.record.run_id, work.terms.limits
         policy = RetryPolicy(place.retry, clock)
+        deadline = None if limits.deadline is None else clock.monotonic() + limits.deadline
+        bounds = Bounds(clock, deadline=deadline, until_ms=work.until_ms)
         client = GatewayClient(
             transport,
             place.credentials,
             clock,
-            TokenPatience(policy, clock, switch),
+            TokenPatience(policy, clock, switch, bounds),
             place.request_timeout,
             place.refused_codes,
         )
-        deadline = None if limits.deadline is None else clock.monotonic() + limits.deadline
-        bounds = Bounds(clock, deadline=deadline, until_ms=work.until_ms)
         recorder = Recorder(watch, switch)
         writer = Writer(
             self._store, run_id, self._submit(), clock, limits.concurrency, recorder.committed

@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
+from itertools import count
 from typing import Any, Final, Protocol
 
 from msgspec import Struct
@@ -48,7 +49,7 @@ class Patience(Protocol):
         """The waits between tries, in seconds; ends when they are spent."""
 
     async def wait(self, seconds: float) -> bool:
-        """Wait so long; False: the run is stopping, try no more."""
+        """Wait so long before a try, if at all; False: the run is stopping, try no more."""
 
 
 class Token(Struct, frozen=True, eq=False):
@@ -146,8 +147,14 @@ class Tokens:
         if self._failed is not None:
             return  # somebody else tried, for everybody
         delays = self._patience.delays() if old is None else iter(())
-        tries = 1
-        while (problem := await self._fetch()) is not None:
+        wait = 0.0
+        for tries in count(1):
+            if not await self._patience.wait(wait):
+                self._failed = _failure(causes.STOPPING)
+                return
+            problem = await self._fetch()
+            if problem is None:
+                return
             if problem.rule is not None:
                 self._failed = _failure(problem.rule, problem.what)
                 return
@@ -161,10 +168,7 @@ class Tokens:
                 what = f"no token after {tries} tries: {problem.what}"
                 self._failed = _failure(causes.RULE_NO_TOKEN, what)
                 return
-            if not await self._patience.wait(max(delay, problem.retry_after)):
-                self._failed = _failure(causes.STOPPING)
-                return
-            tries += 1
+            wait = max(delay, problem.retry_after)
 
     async def _fetch(self) -> _Problem | None:
         """Ask for a token once; None: it is at hand."""

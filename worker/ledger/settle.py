@@ -70,7 +70,10 @@ class Settling:
         self._keep_input = keep_input
         self._statements = hot_statements(dialect.name)
         self._sql = {name: Prepared(made, dialect) for name, made in self._statements.items()}
-        self._outcomes = {size: self._sql["outcome"].rows(size) for size in _GROUPS}
+        self._inserts = {
+            name: {size: self._sql[name].rows(size) for size in _GROUPS}
+            for name in ("command", "doubt", "outcome")
+        }
 
     def commit(
         self,
@@ -133,14 +136,15 @@ class Settling:
                 doubts.append(_doubt(run, entry, entry.verdict))
             elif entry.verdict is not None:
                 outcomes.append(_outcome(run, entry, entry.verdict, now_ms))
-        for name, rows in (("command", commands), ("doubt", doubts)):
-            if rows:
-                connection.exec_driver_sql(self._sql[name].sql, rows)
+        for name, rows in (("command", commands), ("doubt", doubts), ("outcome", outcomes)):
+            self._insert(connection, name, rows)
+
+    def _insert(self, connection: Connection, name: str, rows: Sequence[_Row]) -> None:
         at = 0
-        while at < len(outcomes):
-            size = next(size for size in _GROUPS if size <= len(outcomes) - at)
-            values = tuple(chain.from_iterable(outcomes[at : at + size]))
-            connection.exec_driver_sql(self._outcomes[size], values)
+        while at < len(rows):
+            size = next(size for size in _GROUPS if size <= len(rows) - at)
+            values = tuple(chain.from_iterable(rows[at : at + size]))
+            connection.exec_driver_sql(self._inserts[name][size], values)
             at += size
 
     def _command(
@@ -284,7 +288,7 @@ def _outcome(run: int, entry: Entry, verdict: Outcome | Deferral, now_ms: int) -
         unsaid = (None,) * 5
         tail = (0, None, None, None, now_ms)
         return (*key, DEFERRED, verdict.cause, verdict.attempts, 0, *unsaid, *tail)
-    told = verdict.identity
+    message, requestId, told = verdict.message, verdict.requestId, verdict.identity
     return (
         *key,
         _NAMES[verdict.kind],
@@ -294,12 +298,12 @@ def _outcome(run: int, entry: Entry, verdict: Outcome | Deferral, now_ms: int) -
         verdict.evidence,
         verdict.http_status,
         as_int64(verdict.code),
-        as_text(verdict.message),
-        as_text(verdict.requestId),
+        message and as_text(message),
+        requestId and as_text(requestId),
         verdict.duration_ms,
-        as_text(told.productKey),
-        as_text(told.deviceKey),
-        as_text(told.assetId),
+        told.productKey and as_text(told.productKey),
+        told.deviceKey and as_text(told.deviceKey),
+        told.assetId and as_text(told.assetId),
         now_ms,
     )
 

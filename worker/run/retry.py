@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from worker.clock import Clock
-from worker.run.stop import Switch
+from worker.run.stop import Bounds, Switch
 
 _ONE = 1.0 - 1e-9  # ten times a tenth is a little less
 
@@ -95,10 +95,11 @@ class RetryPolicy:
 class TokenPatience:
     """How often and how long a token is asked for: `gateway.token.Patience`."""
 
-    def __init__(self, policy: RetryPolicy, clock: Clock, switch: Switch) -> None:
+    def __init__(self, policy: RetryPolicy, clock: Clock, switch: Switch, bounds: Bounds) -> None:
         self._policy = policy
         self._clock = clock
         self._switch = switch
+        self._bounds = bounds
 
     def delays(self) -> Iterator[float]:
         """The waits between tries, until attempts or elapsed are spent."""
@@ -110,5 +111,9 @@ class TokenPatience:
             yield delay
 
     async def wait(self, seconds: float) -> bool:
-        """Sleep; False when the run is stopping."""
-        return await self._switch.sleep(seconds)
+        """Sleep; False when the run is stopping, or has to: nothing more is asked for."""
+        if not await self._switch.sleep(seconds):
+            return False
+        if stop := self._bounds.passed():
+            self._switch.throw(stop)
+        return stop is None
