@@ -23,6 +23,7 @@ from worker.gateway import causes
 from worker.gateway.exchange import MAX_BODY, Reply, Then, TransportSettings
 from worker.gateway.faults import fault_of
 from worker.gateway.plain_reply import plain_reply
+from worker.gateway.secure import secure
 from worker.gateway.sockets import Unread, open_connector
 
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
@@ -67,9 +68,13 @@ class Dialer:
     def __init__(self, settings: TransportSettings, base: URL, tls: ssl.SSLContext) -> None:
         """Needs the running loop."""
         self._connector = open_connector(settings, tls)
-        # Only tells the connector where to; it is never sent.
-        self._request = aiohttp.ClientRequest("POST", base, loop=asyncio.get_running_loop())
-        self.host = self._request.headers["Host"]
+        loop = asyncio.get_running_loop()
+        self.host = aiohttp.ClientRequest("POST", base, loop=loop).headers["Host"]
+        self._tls = tls if base.scheme == "https" else None
+        self._hostname = (base.raw_host or "").rstrip(".")
+        # Only tells the connector where to, and that TLS is not its task; it is never sent.
+        bare = base.with_scheme("http").with_port(base.port)
+        self._request = aiohttp.ClientRequest("POST", bare, loop=loop)
 
     async def dial(self, owner: Owner) -> Wire:
         """A fresh connection, handshake done.
@@ -81,10 +86,16 @@ class Dialer:
         if handler is None or handler.transport is None or handler.transport.is_closing():
             connection.close()
             raise aiohttp.ServerDisconnectedError
-        if handler.should_close:
+        raw = handler.transport
+        try:
+            if handler.should_close:
+                raise SpokeFirstError
+            stream = await secure(raw, self._tls, self._hostname) if self._tls else raw
+        except BaseException:
+            raw.set_protocol(handler)  # which tells the connector of the end
             connection.close()
-            raise SpokeFirstError
-        return Wire(connection, handler, handler.transport, owner)
+            raise
+        return Wire(connection, handler, stream, owner)
 
     async def aclose(self) -> None:
         await self._connector.close()

@@ -26,6 +26,8 @@ def fault_of(error: BaseException, *, sent: bool) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return causes.DNS
     if isinstance(error, aiohttp.ClientSSLError):
+        return _handshake_fault(error.os_error)
+    if isinstance(error, ssl.SSLError) and not sent:
         return _handshake_fault(error)
     if isinstance(error, aiohttp.ClientConnectorError) or not sent:
         return _connect_fault(error)
@@ -38,9 +40,9 @@ def fault_of(error: BaseException, *, sent: bool) -> str:
     return causes.CLIENT_ERROR
 
 
-def _handshake_fault(error: aiohttp.ClientSSLError) -> str:
+def _handshake_fault(error: BaseException) -> str:
     """A handshake that broke off proves nothing about certificates: try again."""
-    broke_off = isinstance(error.os_error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+    broke_off = isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
     return causes.REFUSED if broke_off else causes.TLS
 
 
