@@ -86,11 +86,14 @@ class Dialer:
         if handler is None or handler.transport is None or handler.transport.is_closing():
             connection.close()
             raise aiohttp.ServerDisconnectedError
+        if handler.should_close:
+            connection.close()
+            raise SpokeFirstError
         raw = handler.transport
+        if self._tls is None:
+            return Wire(connection, handler, raw, owner)
         try:
-            if handler.should_close:
-                raise SpokeFirstError
-            stream = await secure(raw, self._tls, self._hostname) if self._tls else raw
+            stream = await secure(raw, self._tls, self._hostname)
         except BaseException:
             raw.set_protocol(handler)  # which tells the connector of the end
             connection.close()
