@@ -133,7 +133,7 @@ class Refused(Struct, frozen=True):
     rule: str | None = None  # auth: a fresh token was turned down
 
 
-class Answered(Struct, frozen=True):
+class Answered(Struct, frozen=True, gc=False):
     """Complete, strictly valid and about this device."""
 
     commands: tuple[Command, ...]
@@ -194,7 +194,7 @@ Result = Literal["cancelled", "not_cached", "rejected", "failed", "unknown"]
 Proof = Literal["response", "search"]
 
 
-class CommandResult(Struct, frozen=True):
+class CommandResult(Struct, frozen=True, gc=False):
     """One command of one target and what became of it."""
 
     command: Command
@@ -237,7 +237,7 @@ class Identity(Struct, frozen=True, gc=False):
         return Identity(*pair, self.assetId or told.assetId)
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """What became of one target: the record from the call to the report."""
 
     target: Target

@@ -103,11 +103,11 @@ async def test_a_bug_in_reading_a_reply_is_told_not_raised() -> None:
 async def test_authorized_only_with_a_token_that_needs_no_renewal() -> None:
     """Before the first token, and from 80 % of its life on, somebody must fetch one first."""
     world = World(tokens=[token_reply("T1", 100)])
-    assert not world.client.authorized()
+    assert not world.client.authorized(world.clock.monotonic())
     await world.authorized()
-    assert world.client.authorized()
+    assert world.client.authorized(world.clock.monotonic())
     world.clock.pass_ms(81_000)
-    assert not world.client.authorized()
+    assert not world.client.authorized(world.clock.monotonic())
 
 
 async def test_a_search() -> None:

@@ -11,12 +11,16 @@ import pytest
 from rich.console import Console
 
 from worker.clock import SystemClock
-from worker.model import OutcomeKind
+from worker.model import AllCached, AssetId, Outcome, OutcomeKind, Target
 from worker.observe.outputs import terminal
 from worker.observe.progress import Progress
 
 CLOCK = SystemClock()
 COUNTED = "2 cancelled, 2 nothing, 1 too late, 3 uncertain, 1 not found, 1 rejected, 1 failed"
+
+
+def ended(kind: OutcomeKind) -> Outcome:
+    return Outcome(Target(0, AssetId("a0"), "o1", AllCached(), "job.yaml:1"), kind)
 
 
 def appeared(ours: int) -> str:
@@ -36,7 +40,7 @@ def test_without_a_terminal_nothing_is_shown_but_all_is_counted() -> None:
     for console in (None, Console(file=out)):
         bar = Progress(5, {OutcomeKind.CANCELLED: 1, OutcomeKind.NOT_ATTEMPTED: 4}, console, CLOCK)
         for kind in OutcomeKind:
-            bar.settled(kind)
+            bar.settled(ended(kind))
         bar.note("paused 12 s\x1b by the gateway")
         assert (bar.done, bar.said) == (
             11,
@@ -54,7 +58,7 @@ def test_on_a_terminal_the_last_state_stays(monkeypatch: pytest.MonkeyPatch) -> 
     ours, theirs = pty.openpty()
     with io.TextIOWrapper(os.fdopen(theirs, "wb")) as stream:
         bar = Progress(4, {OutcomeKind.CANCELLED: 1}, terminal(stream), CLOCK)
-        bar.settled(OutcomeKind.FAILED)
+        bar.settled(ended(OutcomeKind.FAILED))
         bar.note("[b]paused[/b]")
         bar.close()
     shown = appeared(ours)
@@ -77,9 +81,10 @@ def test_counting_is_cheap_and_draws_nothing(monkeypatch: pytest.MonkeyPatch) ->
     ours, theirs = pty.openpty()
     with io.TextIOWrapper(os.fdopen(theirs, "wb")) as stream:
         bar = Progress(100_000, {}, terminal(stream), CLOCK)
+        outcome = ended(OutcomeKind.NOTHING_CACHED)
         began = time.thread_time()
         for _ in range(100_000):
-            bar.settled(OutcomeKind.NOTHING_CACHED)
+            bar.settled(outcome)
         spent = time.thread_time() - began
         bar.close()
     assert spent < 0.5
@@ -100,7 +105,7 @@ def test_a_terminal_that_is_held_costs_a_second_at_most(monkeypatch: pytest.Monk
     console = terminal(stream)
     began = time.monotonic()
     bar = Progress(10, {}, console, CLOCK)
-    bar.settled(OutcomeKind.CANCELLED)
+    bar.settled(ended(OutcomeKind.CANCELLED))
     bar.close()
     assert time.monotonic() - began < 3
     os.set_blocking(ours, False)

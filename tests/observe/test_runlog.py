@@ -101,9 +101,10 @@ def tell(
 ) -> None:
     """What a commit made durable, commands first."""
     for target, identity, result in commands:
-        log.committed(target, identity, [result], None)
+        known = Outcome(target, OutcomeKind.NOTHING_CACHED, identity=identity)
+        log.committed(target, [result], None if identity == Identity() else known)
     for settled in outcomes:
-        log.committed(settled.target, settled.identity, [], settled)
+        log.committed(settled.target, [], settled)
     log.told()
 
 
@@ -197,7 +198,8 @@ def test_a_command_of_another_device_is_logged_as_the_gateway_said_it() -> None:
         [],
     )
     keys = ("orgId", "productKey", "deviceKey", "assetId")
-    assert [tuple(line[key] for key in keys) for line in said(kept)] == [
+    lines = [line for line in said(kept) if line["event"] == "command.cancelled"]
+    assert [tuple(line[key] for key in keys) for line in lines] == [
         ("o2", "p2", "d2", None),
         ("o1", "p1", "d1", "a1"),
         ("o1", "p1", "d1", "a1"),
@@ -337,10 +339,7 @@ def test_whatever_a_gateway_says_stays_in_its_field(text: str, number: int) -> N
     command = Command(text, text, text, text, text, number, number, text)
     told = CommandResult(command, "cancelled", "search", text, 1)
     identity = Identity(text, text, text)
-    tell(
-        log,
-        [(TARGET, identity, told)],
-        [outcome(OutcomeKind.ANOMALOUS, commands=(told,), identity=identity, requestId=text)],
-    )
+    settled = outcome(OutcomeKind.ANOMALOUS, commands=(told,), identity=identity, requestId=text)
+    log.committed(TARGET, [told], settled)
     assert [line["event"] for line in said(kept)] == ["command.cancelled", "target.settled"]
     assert all(line.count(b"\n") == 1 for line in kept.lines)

@@ -205,7 +205,7 @@ class FakeGateway:
             await asyncio.sleep(LATENCY)
         return None
 
-    def authorized(self) -> bool:
+    def authorized(self, now: float) -> bool:
         return not (self.tokens or self._stale)
 
     def launch(

@@ -30,7 +30,7 @@ async def _starts(rate: float | None, concurrency: int, seed: int, count: int) -
 
     async def worker() -> None:
         while len(started) < count:
-            ticket = pace.enter()
+            ticket = pace.enter(clock.monotonic())
             if ticket is None:
                 ticket = await pace.acquire()
             assert ticket is not None

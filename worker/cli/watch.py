@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from worker.model import Ambiguous, CommandResult, Identity, Outcome, Refused, Stop, Target
+from worker.model import Ambiguous, Refused, Stop, Target
 from worker.observe.progress import Progress
 from worker.observe.runlog import RunLog
 from worker.run.case import Call, Case
-
-_NOT_TOLD = Identity()
 
 
 class Watch:
@@ -18,18 +14,10 @@ class Watch:
     def __init__(self, log: RunLog, progress: Progress) -> None:
         self._log = log
         self._progress = progress
-
-    def settled(self, outcome: Outcome) -> None:
-        self._progress.settled(outcome.kind)
-
-    def recorded(
-        self, target: Target, commands: Sequence[CommandResult], outcome: Outcome | None
-    ) -> None:
-        identity = outcome.identity if outcome is not None else _NOT_TOLD
-        self._log.committed(target, identity, commands, outcome)
-
-    def told(self) -> None:
-        self._log.told()
+        # Asked for every target: with no call of ours in between.
+        self.settled = progress.settled
+        self.recorded = log.committed
+        self.told = log.told
 
     def put_off(self, target: Target, cause: str) -> None:
         """Nothing to show: a later pass tells."""

@@ -68,9 +68,9 @@ class GatewayClient:
         """None once a usable token is at hand; else why there is none, for the whole run."""
         return self._tokens.ready()
 
-    def authorized(self) -> bool:
-        """Whether a usable token is at hand and nobody has to renew it."""
-        return self._tokens.at_hand()
+    def authorized(self, now: float) -> bool:
+        """Whether a usable token is at hand (now, monotonic) and nobody has to renew it."""
+        return self._tokens.at_hand(now)
 
     async def cancel(self, call: CancelCall) -> Evidence:
         """Cancel every cached command of a device, or one; one request.
@@ -109,7 +109,8 @@ class GatewayClient:
             *self._request(token, spell_search(device, orgId, state, page)),
             sent + self._request_timeout,
         )
-        self._note(reply, sent)
+        if reply.status is not None:
+            self._skew.note(reply.headers.get("date"), sent)
         read = read_search(device, orgId, state, page, reply, self._refused_codes)
         return self._judge(token, read)
 
@@ -150,12 +151,9 @@ class GatewayClient:
         told(said)
 
     def _read(self, token: Token, call: CancelCall, sent: float, reply: Reply) -> Evidence:
-        self._note(reply, sent)
-        return self._judge(token, read_cancel(call, reply, self._refused_codes))
-
-    def _note(self, reply: Reply, sent: float) -> None:
         if reply.status is not None:
             self._skew.note(reply.headers.get("date"), sent)
+        return self._judge(token, read_cancel(call, reply, self._refused_codes))
 
     def _judge(self, token: Token, read: _Read) -> _Read:
         """What the reply says of the token, and what the clocks say of a refusal."""

@@ -256,7 +256,8 @@ class Wire(ResponseHandler):
     def _answer(self, reply: Reply, *, spent: bool = False) -> None:
         """The end of an exchange; spent: the connection can carry no other."""
         exchange, self.exchange = self.exchange, None
-        if spent or reply.fault is not None or self._unfinished():
+        # Bytes that wait to be written: the reply came before the request was out.
+        if spent or reply.fault is not None or self._wire.get_write_buffer_size():
             self.drop()
         else:
             self._just_read = True
@@ -264,7 +265,3 @@ class Wire(ResponseHandler):
         if exchange is not None:
             exchange.end(reply)  # which may begin the next one here
         self._just_read = False
-
-    def _unfinished(self) -> bool:
-        """Whether the reply came before the request was out."""
-        return self._wire.get_write_buffer_size() > 0

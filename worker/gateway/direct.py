@@ -41,6 +41,7 @@ class DirectTransport:
         if settings.proxy is not None:
             raise ValueError("no way leads through a proxy here: take a SessionTransport")
         self._settings = settings
+        self._keepalive = settings.keepalive
         self._clock = clock
         self._base = URL(str(URL(settings.url)).rstrip("/"), encoded=True)
         self._tls = tls_context(
@@ -119,7 +120,8 @@ class DirectTransport:
             exchange.end(self._not_sent(now))
         wire.idle_since = now
         self._idle.append(wire)
-        self._look_after(now + self._settings.keepalive)
+        if now + self._keepalive < self._wakes_at:
+            self._look_after(now + self._keepalive)
         return None
 
     def gone(self, wire: Wire) -> None:
@@ -153,7 +155,8 @@ class DirectTransport:
             asyncio.get_running_loop().call_soon(exchange.end, self._not_sent(now))
         elif (wire := self._take(now)) is not None:
             wire.begin(exchange)
-            self._look_after(deadline)
+            if deadline < self._wakes_at:
+                self._look_after(deadline)
         elif self._has_room():
             self._dial_for(exchange)
         else:
@@ -162,7 +165,9 @@ class DirectTransport:
         return exchange
 
     def _request(self, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        lines = ""
+        for name, value in headers.items():
+            lines += f"{name}: {value}\r\n"
         head = (
             f"{self._start}{target} HTTP/1.1\r\nHost: {self._host}\r\nAccept-Encoding: identity\r\n"
             f"{lines}Accept: */*\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -176,7 +181,7 @@ class DirectTransport:
         """The kept connection that was used last; those that cannot be used any more go."""
         while self._idle:
             wire = self._idle.pop()
-            if now < wire.idle_since + self._settings.keepalive and wire.ready:
+            if now < wire.idle_since + self._keepalive and wire.ready:
                 return wire
             wire.drop()
         return None
@@ -255,10 +260,10 @@ class DirectTransport:
                 wire.end(causes.CUT if now >= self._cut else causes.REQUEST_TIMEOUT)
             else:
                 next_end = min(next_end, exchange.deadline, self._cut)
-        while self._idle and now >= self._idle[0].idle_since + self._settings.keepalive:
+        while self._idle and now >= self._idle[0].idle_since + self._keepalive:
             self._idle[0].drop()
         if self._idle:
-            next_end = min(next_end, self._idle[0].idle_since + self._settings.keepalive)
+            next_end = min(next_end, self._idle[0].idle_since + self._keepalive)
         if next_end < math.inf:
             self._look_after(next_end)
 

@@ -29,7 +29,7 @@ class TransportSettings(Struct, frozen=True):
     connections: int = 16
 
 
-class Reply(Struct, frozen=True):
+class Reply(Struct, frozen=True, gc=False):
     """What an exchange came to; an expected failure is data, never an exception."""
 
     sent: bool  # the request's headers were about to be written; not set: proven not sent

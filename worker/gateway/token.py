@@ -98,9 +98,8 @@ class Tokens:
         """The token to sign with, whatever its age; None: `ready` comes first."""
         return self._token
 
-    def at_hand(self) -> bool:
-        """Whether `ready` would say None at once, and nobody is renewing it."""
-        now = self._clock.monotonic()
+    def at_hand(self, now: float) -> bool:
+        """Whether `ready` would say None at once (now, monotonic), and nobody is renewing it."""
         return now < self._renew_at and self._failed is None and self._usable(now) is not None
 
     async def ready(self) -> NotSent | None:

@@ -38,7 +38,7 @@ class Deferral(Struct, frozen=True):
 Verdict = Outcome | DoubtMark | Deferral
 
 
-class Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True, gc=False):
     """One thing to record of one target: commands a reply told, a verdict, or both.
 
     The commands of an Outcome are recorded as well; they need not be given twice.
@@ -59,7 +59,7 @@ class Claim(Struct, frozen=True):
     limit: int | None = None  # the first so many targets of the plan only
 
 
-class ClaimedTarget(Struct, frozen=True):
+class ClaimedTarget(Struct, frozen=True, gc=False):
     """A target that may be sent now, with what this run recorded of it before."""
 
     target: Target

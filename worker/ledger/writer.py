@@ -57,6 +57,7 @@ class Writer:
         self._committing: list[Entry] = []
         self._open: set[int] = set()  # ordinals claimed, nothing durable of them yet
         self._settling: set[int] = set()  # of those, put since
+        self._enough = 0  # so many of these make room for a claim
         self._list: PassList | None = None
         self._claims: deque[Waiter[list[ClaimedTarget]]] = deque()
         self._asks: list[Ask[Any]] = []
@@ -94,7 +95,7 @@ class Writer:
         self._entries.append(entry)
         if entry.verdict is not None and entry.ordinal in self._open:
             self._settling.add(entry.ordinal)
-            if self._claims and self._ready():
+            if self._claims and len(self._settling) >= self._enough:
                 self._wake.set()
 
     async def claim(self) -> list[ClaimedTarget]:
@@ -181,7 +182,7 @@ class Writer:
         """Whether a commit is worth its sync now."""
         if self._due or self._asks or self._closing:
             return True
-        return bool(self._claims) and self._room() >= self._batch()
+        return bool(self._claims) and len(self._settling) >= self._enough
 
     def _idle(self) -> bool:
         return not (self._entries or self._asks or self._claims or self._unfetched)
@@ -193,6 +194,10 @@ class Writer:
         """How many may be claimed by a commit that settles what was put."""
         left = len(self._open) - len(self._settling)
         return self._concurrency + self._ahead - left
+
+    def _weigh(self) -> None:
+        """How many results are worth a commit: then there is room for a batch."""
+        self._enough = self._batch() + len(self._open) - self._concurrency - self._ahead
 
     # ------------------------------------------------------------ one commit
 
@@ -214,6 +219,7 @@ class Writer:
         self._rate.settled(len(group.settling))
         self._ahead = max(self._concurrency, math.ceil(PATIENCE * self._rate.per_second))
         self._grant(group, granted.targets)
+        self._weigh()
         for ask in group.asks:
             ask.event.set()
             if isinstance(ask.error, LedgerError):

@@ -24,7 +24,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from worker.clock import Clock
-from worker.model import OutcomeKind
+from worker.model import Outcome, OutcomeKind
 from worker.observe.render import escaped
 
 _GROUPS = {
@@ -75,9 +75,9 @@ class Progress:
         counts = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
         return f"{counts}  {self._note}" if self._note else counts
 
-    def settled(self, kind: OutcomeKind) -> None:
+    def settled(self, outcome: Outcome) -> None:
         """One more target has its outcome."""
-        group = _GROUPS.get(kind)
+        group = _GROUPS.get(outcome.kind)
         if group is not None:
             self.counts[group] += 1
 

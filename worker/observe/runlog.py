@@ -40,6 +40,7 @@ INTERNAL_ERROR = "internal.error"
 
 IN_FULL = 100  # warnings of one code that are written in full
 SUPPRESSED_EVERY = 60.0  # seconds between two lines that count the others
+_NOT_TOLD = Identity()
 _CODES = 1000  # codes that are counted apart; a gateway may invent as many as it likes
 
 _QUIET = frozenset(
@@ -67,13 +68,13 @@ class RunLog:
     def committed(
         self,
         target: Target,
-        identity: Identity,
         commands: Iterable[CommandResult],
         outcome: Outcome | None,
     ) -> None:
         """What became durable of a target: `command.cancelled` first, then `target.settled`."""
         for result in commands:
             if result.result == "cancelled":
+                identity = _NOT_TOLD if outcome is None else outcome.identity
                 self._cancelled(target, identity, result)
         if outcome is not None:
             self._settled(outcome)

@@ -68,13 +68,13 @@ class Executor:
         self._search_budget = search_budget
         self._by_id = by_id
 
-    def launch(self, target: Target, landed: Landed) -> bool:
-        """Send the one call of a target without a past, if nothing has to be waited for.
+    def launch(self, target: Target, now: float, landed: Landed) -> bool:
+        """Send the one call of a target without a past now, if nothing has to be waited for.
 
         False: nothing was sent, its course has to. Else `landed` hears what the call proved.
         """
         call = self._only_call(target)
-        if call is None or not self._wire.launch(call, landed):
+        if call is None or not self._wire.launch(call, now, landed):
             return False
         self._budget.called()
         return True

@@ -63,24 +63,27 @@ def of_answer(target: Target, answered: Answered, opened: float, now: float) -> 
     """
     if answered.anomaly is not None or answered.warnings or not isinstance(target.scope, AllCached):
         return None
-    commands = answered.commands
-    requestId = answered.requestId
+    kind = OutcomeKind.NOTHING_CACHED
+    results: list[CommandResult] = []
     identity = spelled(target)
-    for command in commands:
+    for command in answered.commands:
+        kind = OutcomeKind.CANCELLED
+        results.append(CommandResult(command, "cancelled", "response", answered.requestId, 1))
         identity = identity.completed_by(command)
     return Outcome(
-        target=target,
-        kind=OutcomeKind.CANCELLED if commands else OutcomeKind.NOTHING_CACHED,
-        commands=tuple(
-            [CommandResult(each, "cancelled", "response", requestId, 1) for each in commands]
-        ),
-        identity=identity,
-        attempts=1,
-        evidence="response",
-        http_status=200,
-        code=0,
-        requestId=requestId,
-        duration_ms=round((now - opened) * 1000),
+        target,
+        kind,
+        tuple(results),
+        identity,
+        None,
+        1,
+        False,
+        "response",
+        200,
+        0,
+        None,
+        answered.requestId,
+        round((now - opened) * 1000),
     )
 
 

@@ -30,6 +30,7 @@ class Pace:
         self._epoch = 0  # how often the window was halved
         self._began = False  # before the first request there is no lateness to make good
         self._turn = anyio.Lock(fast_acquire=True)  # one waits at the gate, others behind
+        self._waiting = 0  # how many do either
         self._freed: anyio.Event | None = None  # of who waits for a place
         self._next = clock.monotonic()
         self._paused_until = self._next
@@ -54,21 +55,26 @@ class Pace:
         """The monotonic moment before which nothing starts."""
         return self._paused_until
 
-    def enter(self) -> int | None:
-        """The ticket of a place that is free now, when nobody waits for one; else None."""
-        return None if self._turn.locked() else self._enter()
+    def enter(self, now: float) -> int | None:
+        """The ticket of a place that is free now (monotonic), when nobody waits; else None."""
+        return None if self._waiting else self._enter(now)
 
     async def acquire(self) -> int | None:
         """Wait for a place; its ticket for `release`, or None when the run is stopping."""
-        async with self._turn:
-            while self._switch.stop is None:
-                if (ticket := self._enter()) is not None:
-                    return ticket
-                if self.in_flight >= self.window:
-                    self._freed = anyio.Event()
-                    await self._freed.wait()
-                else:
-                    await self._switch.sleep(self._opens - self._clock.monotonic())
+        self._waiting += 1
+        try:
+            async with self._turn:
+                while self._switch.stop is None:
+                    now = self._clock.monotonic()
+                    if (ticket := self._enter(now)) is not None:
+                        return ticket
+                    if self.in_flight >= self.window:
+                        self._freed = anyio.Event()
+                        await self._freed.wait()
+                    else:
+                        await self._switch.sleep(self._opens - now)
+        finally:
+            self._waiting -= 1
         return None
 
     @property
@@ -76,11 +82,10 @@ class Pace:
         """The monotonic moment from which rate and pauses let the next request through."""
         return max(self._next, self._paused_until)
 
-    def _enter(self) -> int | None:
+    def _enter(self, now: float) -> int | None:
         """Take a place if there is one now."""
         if self._switch.stop is not None or self.in_flight >= self.window:
             return None
-        now = self._clock.monotonic()
         if now < self._next or now < self._paused_until:
             return None
         late = now - self._slack if self._began else now
@@ -97,7 +102,8 @@ class Pace:
             self._epoch += 1  # what started before tells nothing new
         elif not congested and self._window < self._bound:
             self._adapt(min(float(self._bound), self._window + 1.0 / self._window))
-        self._free()
+        if self._freed is not None:
+            self._free()
 
     def _free(self) -> None:
         if self._freed is not None:

@@ -93,16 +93,18 @@ class Recorder:
             if conflict.cause == ID_OF_OTHER_DEVICE:
                 said = f"commandId {conflict.commandId} was already cancelled for another device"
                 self._switch.throw(Stop("anomaly", said, count=1, of=1))
+        recorded = self._observer.recorded
         for entry in entries:
             verdict = entry.verdict
             if isinstance(verdict, Outcome):
-                self._open.pop(entry.ordinal, None)
-                self._observer.recorded(verdict.target, entry.commands, verdict)
+                if self._open:
+                    self._open.pop(entry.ordinal, None)
+                recorded(verdict.target, entry.commands, verdict)
                 continue
             known = self._open.pop if isinstance(verdict, Deferral) else self._open.get
             target = known(entry.ordinal, None)
             if target is not None:
-                self._observer.recorded(target, entry.commands, None)
+                recorded(target, entry.commands, None)
         self._observer.told()
 
     def _put(self, case: Case, verdict: Outcome | DoubtMark | Deferral | None) -> None:

@@ -128,24 +128,24 @@ class Runner:
 
     def _begin(self, claimed: ClaimedTarget) -> None:
         """Launch the only call of a target without a past; the others get their course."""
-        opened = self._clock.monotonic()
+        now = self._clock.monotonic()
         new = not claimed.commands and self._doubts(claimed) is None
-        landed = partial(self._landed, claimed, opened)
-        if new and self._executor.launch(claimed.target, landed):
+        landed = partial(self._landed, claimed, now)
+        if new and self._executor.launch(claimed.target, now, landed):
             self._in_air += 1
         else:
-            self._hand(self._open(claimed, opened))
+            self._hand(self._open(claimed, now))
 
     def _hand(self, case: Case) -> None:
         self._agenda.hand(Course(case, self._executor.course(case)))
 
     def _landed(
-        self, claimed: ClaimedTarget, opened: float, said: Evidence | Exception | None, sent: float
+        self, claimed: ClaimedTarget, sent: float, said: Evidence | Exception | None
     ) -> None:
         """A launched call came back. Called by the transport: nothing may be raised."""
         try:
             self._in_air -= 1
-            self._settle(claimed, opened, said, sent)
+            self._take_in(claimed, sent, said)
             self._agenda.deal()
         except Exception as bug:  # noqa: BLE001 - raised where somebody can see it
             self._broken = self._broken or bug
@@ -153,17 +153,17 @@ class Runner:
         if not self._in_air:
             self._down.set()
 
-    def _settle(
-        self, claimed: ClaimedTarget, opened: float, said: Evidence | Exception | None, sent: float
+    def _take_in(
+        self, claimed: ClaimedTarget, sent: float, said: Evidence | Exception | None
     ) -> None:
         if isinstance(said, Answered):
-            outcome = of_answer(claimed.target, said, opened, self._clock.monotonic())
+            outcome = of_answer(claimed.target, said, sent, self._clock.monotonic())
             if outcome is not None:
                 self._agenda.closed()
                 self._recorder.settle_at_once(outcome, claimed.pass_no)
                 self._settled(outcome)
                 return
-        case = self._open(claimed, opened)
+        case = self._open(claimed, sent)
         if said is None:
             self._hand(case)
         elif isinstance(said, Exception):
@@ -226,7 +226,8 @@ class Runner:
             self._switch.throw(stop)
         elif self._safety.succeeded:
             self._agenda.open_limit = None
-        self._count()
+        if self._safety.limited:
+            self._count()
 
     def _count(self, *, more: bool = False) -> None:
         """more: the target at hand has another call to send."""

@@ -44,8 +44,8 @@ class Gateway(Protocol):
     async def authorize(self) -> NotSent | None:
         """Wait for a usable token; a NotSent says why there is none."""
 
-    def authorized(self) -> bool:
-        """Whether `authorize` would find a usable token at once."""
+    def authorized(self, now: float) -> bool:
+        """Whether `authorize` would find a usable token at once; now is monotonic."""
 
     async def cancel(self, call: CancelCall) -> Evidence:
         """Send one cancel request."""
@@ -76,9 +76,9 @@ class Halted(Exception):  # noqa: N818 - not an error: the run is stopping
     """No further request starts; raised where one would have."""
 
 
-#: What a launched call proved, and the monotonic moment it was sent. None: its token was turned
-#: down, which does not count. An exception: a bug of ours.
-Landed = Callable[[Evidence | Exception | None, float], None]
+#: Told what a launched call proved. None: its token was turned down, which does not count. An
+#: exception: a bug of ours.
+Landed = Callable[[Evidence | Exception | None], None]
 
 
 class Wire:
@@ -110,17 +110,16 @@ class Wire:
         """How many were sent so far."""
         return Requests(self._cancels, self._searches, self._repeated)
 
-    def launch(self, call: CancelCall, landed: Landed) -> bool:
-        """Send a first attempt now; False where anything has to be waited for: nothing was sent.
+    def launch(self, call: CancelCall, now: float, landed: Landed) -> bool:
+        """Send a first attempt now (monotonic); False where anything has to be waited for.
 
-        landed is called once, from the loop, never before this returns.
+        Then nothing was sent. Else landed is called once, from the loop, never before this returns.
         """
-        if self._switch.stop is not None or not self._gateway.authorized():
+        if self._switch.stop is not None or not self._gateway.authorized(now):
             return False
-        if self._bounds.passed() or (ticket := self._pace.enter()) is None:
+        if self._bounds.passed() or (ticket := self._pace.enter(now)) is None:
             return False
-        sent = self._clock.monotonic()
-        self._gateway.launch(call, sent, partial(self._landed, call, ticket, sent, landed))
+        self._gateway.launch(call, now, partial(self._landed, call, ticket, landed))
         return True
 
     async def cancel(
@@ -152,7 +151,7 @@ class Wire:
             raise Halted  # not even a token is asked for
         if (trouble := await self._gateway.authorize()) is not None:
             self._unauthorized(trouble)
-        ticket = self._pace.enter()
+        ticket = self._pace.enter(self._clock.monotonic())
         if ticket is None and (ticket := await self._pace.acquire()) is None:
             raise Halted
         congested = False
@@ -170,10 +169,17 @@ class Wire:
         self,
         call: CancelCall,
         ticket: int,
-        sent: float,
         landed: Landed,
         said: Evidence | Exception,
     ) -> None:
+        if type(said) is Answered and said.anomaly is None:  # nearly always
+            self._pace.release(ticket, congested=False)
+            self._cancels += 1
+            self._throttled_in_a_row = 0
+            if not self._cancel_all_answered:
+                self._check_first(call, said)
+            landed(said)
+            return
         told: Evidence | Exception | None = said
         try:
             if isinstance(said, Exception):
@@ -187,7 +193,7 @@ class Wire:
                     told = None
         except Exception as bug:  # noqa: BLE001 - one call's, and to be told as such
             told = bug
-        landed(told, sent)
+        landed(told)
 
     def _count(self, evidence: Evidence, *, again: bool) -> None:
         if not _is_unsent(evidence):
