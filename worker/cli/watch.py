@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from worker.model import Ambiguous, Refused, Stop, Target
+from collections.abc import Sequence
+
+from worker.model import Ambiguous, CommandResult, Outcome, Refused, Stop, Target
 from worker.observe.progress import Progress
 from worker.observe.runlog import RunLog
 from worker.run.case import Call, Case
@@ -14,10 +16,17 @@ class Watch:
     def __init__(self, log: RunLog, progress: Progress) -> None:
         self._log = log
         self._progress = progress
-        # Asked for every target: with no call of ours in between.
-        self.settled = progress.settled
-        self.recorded = log.committed
-        self.told = log.told
+
+    def settled(self, outcome: Outcome) -> None:
+        self._progress.settled(outcome)
+
+    def recorded(
+        self, target: Target, commands: Sequence[CommandResult], outcome: Outcome | None
+    ) -> None:
+        self._log.committed(target, commands, outcome)
+
+    def told(self) -> None:
+        self._log.told()
 
     def put_off(self, target: Target, cause: str) -> None:
         """Nothing to show: a later pass tells."""
