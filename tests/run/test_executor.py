@@ -248,7 +248,7 @@ async def test_a_bug_comes_out_of_the_course() -> None:
     assert not case.calls[0].sending, "a bug before anything went out"
 
 
-def _broken(now: float) -> int | None:
+def _broken(now: float, *, waited: bool = False) -> int | None:
     raise RuntimeError("a bug of ours")
 
 

@@ -153,7 +153,11 @@ class GatewayClient:
     def _read(self, token: Token, call: CancelCall, sent: float, reply: Reply) -> Evidence:
         if reply.status is not None:
             self._skew.note(reply.headers.get("date"), sent)
-        return self._judge(token, read_cancel(call, reply, self._refused_codes))
+        read = read_cancel(call, reply, self._refused_codes)
+        if type(read) is Answered:
+            self._tokens.accepted(token)
+            return read
+        return self._judge(token, read)
 
     def _judge(self, token: Token, read: _Read) -> _Read:
         """What the reply says of the token, and what the clocks say of a refusal."""

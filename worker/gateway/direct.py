@@ -64,7 +64,7 @@ class DirectTransport:
     ) -> Reply:
         """As `Transport.post`; ValueError for a line break in target or headers."""
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        exchange = self._begin(target, headers, body, deadline, partial(_resolve, answer))
+        exchange = self.launch(target, headers, body, deadline, partial(_resolve, answer))
         try:
             return await answer
         except asyncio.CancelledError:
@@ -73,9 +73,26 @@ class DirectTransport:
 
     def launch(
         self, target: str, headers: Mapping[str, str], body: bytes, deadline: float, then: Then
-    ) -> None:
+    ) -> Exchange:
         """As `Transport.launch`; ValueError for a line break in target or headers."""
-        self._begin(target, headers, body, deadline, then)
+        now = self._clock.monotonic()
+        if self._dialer is None:
+            self._dialer = Dialer(self._settings, self._base, self._tls)
+            self._host = self._dialer.host
+        exchange = Exchange(self._request(target, headers, body), deadline, then)
+        if now >= deadline or now >= self._cut:
+            asyncio.get_running_loop().call_soon(exchange.end, self._not_sent(now))
+            return exchange
+        if (wire := self._take(now)) is not None:
+            wire.begin(exchange)
+        elif self._has_room():
+            self._dial_for(exchange)
+            return exchange
+        else:
+            self._queue.append(exchange)
+        if deadline < self._wakes_at:
+            self._look_after(deadline)
+        return exchange
 
     def cut(self, at: float) -> None:
         self._cut = min(self._cut, at)
@@ -142,27 +159,6 @@ class DirectTransport:
         return len(self._wires) + len(self._dials) < self._settings.connections
 
     # ---------------------------------------------------------------- one exchange
-
-    def _begin(
-        self, target: str, headers: Mapping[str, str], body: bytes, deadline: float, then: Then
-    ) -> Exchange:
-        now = self._clock.monotonic()
-        if self._dialer is None:
-            self._dialer = Dialer(self._settings, self._base, self._tls)
-            self._host = self._dialer.host
-        exchange = Exchange(self._request(target, headers, body), deadline, then)
-        if now >= deadline or now >= self._cut:
-            asyncio.get_running_loop().call_soon(exchange.end, self._not_sent(now))
-        elif (wire := self._take(now)) is not None:
-            wire.begin(exchange)
-            if deadline < self._wakes_at:
-                self._look_after(deadline)
-        elif self._has_room():
-            self._dial_for(exchange)
-        else:
-            self._queue.append(exchange)
-            self._look_after(deadline)
-        return exchange
 
     def _request(self, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
         lines = ""

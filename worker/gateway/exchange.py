@@ -58,8 +58,11 @@ class Transport(Protocol):
 
     def launch(
         self, target: str, headers: Mapping[str, str], body: bytes, deadline: float, then: Then
-    ) -> None:
-        """As `post`, told by a plain call: once, from the loop, and never before this returns."""
+    ) -> object:
+        """As `post`, told by a plain call: once, from the loop, and never before this returns.
+
+        What comes back means something to the transport only.
+        """
 
     def cut(self, at: float) -> None:
         """No exchange outlives this moment of Clock.monotonic, those in flight included."""

@@ -82,10 +82,11 @@ class Drain:
             if self._closed or self._held >= self._max_lines or size > self._max_bytes:
                 self._dropped += 1
                 return
+            if not self._held:
+                self._none.clear()
             self._held += 1
             self._bytes = size
             self._lines.append(line)
-            self._none.clear()
             if self._asleep:
                 self._asleep = False
                 self._some.set()

@@ -55,9 +55,20 @@ class Pace:
         """The monotonic moment before which nothing starts."""
         return self._paused_until
 
-    def enter(self, now: float) -> int | None:
-        """The ticket of a place that is free now (monotonic), when nobody waits; else None."""
-        return None if self._waiting else self._enter(now)
+    def enter(self, now: float, *, waited: bool = False) -> int | None:
+        """The ticket of a place that is free now (monotonic); None: it has to be waited for.
+
+        Who has not waited stands behind those who do.
+        """
+        if self._switch.stop is not None or self.in_flight >= self.window:
+            return None
+        if now < self._next or now < self._paused_until or (self._waiting and not waited):
+            return None
+        late = now - self._slack if self._began else now
+        self._began = True
+        self._next = max(late, self._next) + self._interval
+        self.in_flight += 1
+        return self._epoch
 
     async def acquire(self) -> int | None:
         """Wait for a place; its ticket for `release`, or None when the run is stopping."""
@@ -66,7 +77,7 @@ class Pace:
             async with self._turn:
                 while self._switch.stop is None:
                     now = self._clock.monotonic()
-                    if (ticket := self._enter(now)) is not None:
+                    if (ticket := self.enter(now, waited=True)) is not None:
                         return ticket
                     if self.in_flight >= self.window:
                         self._freed = anyio.Event()
@@ -81,18 +92,6 @@ class Pace:
     def _opens(self) -> float:
         """The monotonic moment from which rate and pauses let the next request through."""
         return max(self._next, self._paused_until)
-
-    def _enter(self, now: float) -> int | None:
-        """Take a place if there is one now."""
-        if self._switch.stop is not None or self.in_flight >= self.window:
-            return None
-        if now < self._next or now < self._paused_until:
-            return None
-        late = now - self._slack if self._began else now
-        self._began = True
-        self._next = max(late, self._next) + self._interval
-        self.in_flight += 1
-        return self._epoch
 
     def release(self, ticket: int, *, congested: bool) -> None:
         """Give the place back; congested: the gateway answered 429 or 503, or not in time."""

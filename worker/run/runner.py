@@ -145,7 +145,15 @@ class Runner:
         """A launched call came back. Called by the transport: nothing may be raised."""
         try:
             self._in_air -= 1
-            self._take_in(claimed, sent, said)
+            outcome = None
+            if type(said) is Answered:
+                outcome = of_answer(claimed.target, said, sent, self._clock.monotonic())
+            if outcome is None:
+                self._look_closer(claimed, sent, said)
+            else:
+                self._agenda.closed()
+                self._recorder.settle_at_once(outcome, claimed.pass_no)
+                self._settled(outcome)
             self._agenda.deal()
         except Exception as bug:  # noqa: BLE001 - raised where somebody can see it
             self._broken = self._broken or bug
@@ -153,16 +161,10 @@ class Runner:
         if not self._in_air:
             self._down.set()
 
-    def _take_in(
+    def _look_closer(
         self, claimed: ClaimedTarget, sent: float, said: Evidence | Exception | None
     ) -> None:
-        if isinstance(said, Answered):
-            outcome = of_answer(claimed.target, said, sent, self._clock.monotonic())
-            if outcome is not None:
-                self._agenda.closed()
-                self._recorder.settle_at_once(outcome, claimed.pass_no)
-                self._settled(outcome)
-                return
+        """More than an outcome at once: a case is made of it, which may have to go on."""
         case = self._open(claimed, sent)
         if said is None:
             self._hand(case)

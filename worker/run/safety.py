@@ -86,8 +86,16 @@ class Safety:
 
     def settled(self, outcome: Outcome, *, left: bool) -> Stop | None:
         """A target settled; left: there is something that has not started yet."""
-        if outcome.kind not in _TROUBLE:
-            self._succeeded(outcome)
+        if outcome.kind not in _TROUBLE:  # nearly every target: no rule over answers holds now
+            self._settled += 1
+            self._all_not_found = False
+            self._forbidden = self._wrong_path = self._in_a_row = 0
+            self.succeeded = True
+            if self._row_ids:
+                self._row_ids.clear()
+            if self._put_off:
+                self._leave_out(outcome.target.ordinal)
+            self._remember(_FINE)
             return None
         if outcome.kind is OutcomeKind.NOT_ATTEMPTED:
             return None
@@ -100,17 +108,6 @@ class Safety:
         self._leave_out(outcome.target.ordinal)
         self._failed(outcome)
         return stop or (self._too_many_failures() if left else None)
-
-    def _succeeded(self, outcome: Outcome) -> None:
-        """Nearly every target: no rule over answers can hold any more."""
-        self._settled += 1
-        self._all_not_found = False
-        self._forbidden = self._wrong_path = self._in_a_row = 0
-        self._row_ids.clear()
-        self.succeeded = True
-        if self._put_off:
-            self._leave_out(outcome.target.ordinal)
-        self._remember(_FINE)
 
     def _failed(self, outcome: Outcome) -> _Cell:
         cell = _Cell(failed=True)
