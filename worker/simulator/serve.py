@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiohttp import web
-
 from worker.model import DeviceKey
-from worker.simulator.app import create_app
 from worker.simulator.world import World
 
 _SHUTDOWN = 0.1  # s that requests in flight get when the simulator closes
@@ -21,6 +18,11 @@ async def serve(world: World, host: str = "127.0.0.1", port: int = 0) -> AsyncIt
 
     OSError when the address cannot be bound.
     """
+    # A run against a real gateway has no use for a web server, and 3 MB for it neither.
+    from aiohttp import web  # noqa: PLC0415
+
+    from worker.simulator.app import create_app  # noqa: PLC0415
+
     runner = web.AppRunner(
         create_app(world), access_log=None, shutdown_timeout=_SHUTDOWN, handle_signals=False
     )
