@@ -19,7 +19,6 @@ Pairs = Sequence[tuple[str, str]]
 
 is_plain = re.compile(r"[0-9A-Za-z._-]+").fullmatch  # yarl encodes these as themselves
 _AHEAD_MS = 1_000  # how far a timestamp may run ahead of the wall clock
-_REMEMBERED = 1.0  # s; one generation of timestamps
 
 
 def encode_query(pairs: Pairs) -> str:
@@ -55,27 +54,23 @@ def encryption(access_key: str, timestamp: int, secret: str) -> str:
 class Timestamps:
     """Gives out timestamps so that no two requests carry the same signature.
 
-    Requests that are alike get increasing ones, different requests may share one. None is more
-    than a second ahead of the wall clock; after that was set back they start again from it.
+    They never fall, and requests that are alike never share one. None is more than a second ahead
+    of the wall clock; when that is set back by more, they start again from it.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._fresh: dict[int, int] = {}
-        self._older: dict[int, int] = {}
-        self._turned = clock.monotonic()
+        self._last = 0  # ms
+        self._given: set[object] = set()  # what the last timestamp was given to
 
     def take(self, *request: object) -> int:
         """The timestamp (ms) for a request made of these parts."""
-        moment = self._clock.monotonic()
-        if moment - self._turned > _REMEMBERED:  # forget a generation at a time
-            self._older, self._fresh = self._fresh, {}
-            self._turned = moment
-        # Two requests with one hash count as alike: that costs a millisecond, nothing else.
-        key = hash(request)
         now = self._clock.wall_ms()
-        last = self._fresh.get(key) or self._older.get(key)
-        if last is not None and now <= last < now + _AHEAD_MS:
-            now = last + 1
-        self._fresh[key] = now
-        return now
+        if now > self._last or now + _AHEAD_MS <= self._last:
+            self._last = now
+            self._given.clear()
+        elif request in self._given:
+            self._last += 1
+            self._given.clear()
+        self._given.add(request)
+        return self._last

@@ -41,6 +41,7 @@ from worker.ledger.tables import Prepared, draft, member, target, twin
 from worker.model import RunRecord
 
 SLICE = 10_000  # rows
+_DIGESTED = 1_000  # rows that a digest holds at once: what planning took once, a run keeps
 
 # source, line, column, productKey, deviceKey, assetId, commandIds (joined by one space)
 Staged = tuple[int, int, int, str | None, str | None, str | None, str | None]
@@ -246,10 +247,10 @@ def digest_of(connection: Connection, new: NewRun | RunRecord, number: int) -> t
     )
     targets = commands = 0
     while True:
-        bounds = {"lo": targets, "hi": targets + SLICE - 1}
+        bounds = {"lo": targets, "hi": targets + _DIGESTED - 1}
         rows = [tuple(row) for row in connection.execute(query, bounds)]
         summed.update(encoder.encode_lines(rows))
         targets += len(rows)
         commands += sum(row[3].count(" ") + 1 for row in rows if row[3])
-        if len(rows) < SLICE:
+        if len(rows) < _DIGESTED:
             return summed.hexdigest(), targets, commands

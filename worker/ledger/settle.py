@@ -43,7 +43,7 @@ from worker.model import (
     Target,
 )
 
-_GROUPS = (256, 64, 16, 4, 1)  # rows that one insert writes
+_GROUPS = (64, 16, 4, 1)  # rows that one insert writes
 _PARTS = (512, 256, 128, 64, 32, 8)  # sizes of an IN list; few, so that each is compiled once
 _ALL_CACHED = AllCached()
 _NAMES = {kind: kind.value for kind in OutcomeKind}

@@ -24,7 +24,7 @@ from sqlalchemy import (
     Text,
     Update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -149,7 +149,6 @@ Index(
     outcome.c.kind,
     outcome.c.ordinal,
     sqlite_where=outcome.c.kind.not_in(sorted(USUAL)),
-    postgresql_where=outcome.c.kind.not_in(sorted(USUAL)),
 )
 
 command = _keyed(
@@ -235,12 +234,17 @@ class Prepared:
 
 def upsert(dialect: str, table: Table, changed: Sequence[str], where: Any = None) -> Insert:
     """Insert; where the key exists (and `where` holds of the old row), replace `changed`."""
-    statement = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(table)
-    return statement.on_conflict_do_update(
+    statement: Any = sqlite.insert(table)
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - 2 MB, for nobody with SQLite
+
+        statement = postgresql.insert(table)
+    conflict: Insert = statement.on_conflict_do_update(
         index_elements=list(table.primary_key.columns),
         set_={name: statement.excluded[name] for name in changed},
         where=where,
     )
+    return conflict
 
 
 def schema(dialect: Dialect, home: MetaData = metadata) -> list[str]:
