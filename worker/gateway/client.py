@@ -130,11 +130,11 @@ class GatewayClient:
         """Path and query, headers, body: what every transport is asked to post."""
         query, parameters, body = spelled
         stamp = self._stamps.take(query, body)
-        text = token.text.reveal()
+        text, secret = token.text.reveal(), self._secret_key.reveal()
         headers = {
             "apim-accesstoken": text,
             "apim-timestamp": str(stamp),
-            "apim-signature": sign(text, parameters, body, stamp, self._secret_key.reveal()),
+            "apim-signature": sign(text, parameters, body, stamp, secret),
         }
         if body:
             headers["Content-Type"] = "application/json"

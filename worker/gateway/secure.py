@@ -44,9 +44,9 @@ class SecureStream(asyncio.Transport, asyncio.Protocol):
     # ---------------------------------------------------------------- to who sends
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._tls.write(rest) :]
+        written = self._tls.write(data)
+        while written < len(data):
+            written += self._tls.write(memoryview(data)[written:])
         self._raw.write(self._to_send.read())
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -100,24 +100,20 @@ class SecureStream(asyncio.Transport, asyncio.Protocol):
 
     def _read(self) -> bytes:
         """What came, decrypted; the connection ends where the peer says so, or makes no sense."""
-        parts = []
+        plain = b""
         try:
-            while True:
-                part = self._tls.read(_CHUNK)
-                if not part:
-                    self._raw.close()
-                    break
-                parts.append(part)
-                if not (self._received.pending or self._tls.pending()):
-                    break
+            while part := self._tls.read(_CHUNK):
+                plain = plain + part if plain else part
+                if not self._received.pending:
+                    return plain
+            self._raw.close()
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLError as error:
-            if isinstance(error, ssl.SSLZeroReturnError):
-                self._raw.close()
-            else:
-                self._raw.abort()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        except ssl.SSLZeroReturnError:
+            self._raw.close()
+        except ssl.SSLError:
+            self._raw.abort()
+        return plain
 
     def _go_on_shaking(self) -> None:
         try:

@@ -42,6 +42,8 @@ def joined(pairs: Pairs) -> str:
 
 def sign(token: str, parameters: str, body: bytes, timestamp: int, secret: str) -> str:
     """The value of `apim-signature`; `timestamp` is Unix time in ms."""
+    if not body:
+        return sha256(f"{token}{parameters}{timestamp}{secret}".encode()).hexdigest()
     signed = f"{token}{parameters}".encode() + body + f"{timestamp}{secret}".encode()
     return sha256(signed).hexdigest()
 

@@ -80,7 +80,7 @@ class Agenda:
 
     def deal(self) -> None:
         """Begin what may begin; to be called whenever a place or a limit became free."""
-        while self._ready and self._busy < self._places and self._may_begin():
+        while self._ready and self._may_begin():
             claimed = self._ready.popleft()
             if len(self._ready) == self._ample:
                 self._wanted.set()
@@ -140,11 +140,11 @@ class Agenda:
         return courses, targets
 
     def _may_begin(self) -> bool:
-        if self._switch.stop is not None:
+        if self._busy >= self._places or self._switch.stop is not None:
             return False
         if self.open_limit is not None and self.open >= self.open_limit:
             return False
-        return not self._is_due()
+        return not (self._waiting and self._is_due())
 
     def _is_due(self) -> bool:
         return bool(self._waiting) and self._waiting[0][0] <= self._clock.monotonic()
