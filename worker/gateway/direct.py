@@ -256,7 +256,7 @@ class DirectTransport:
                 wire.end(causes.CUT if now >= self._cut else causes.REQUEST_TIMEOUT)
             else:
                 next_end = min(next_end, exchange.deadline, self._cut)
-        while self._idle and now >= self._idle[0].idle_since + self._keepalive:
+        while self._idle and now >= min(self._idle[0].idle_since + self._keepalive, self._cut):
             self._idle[0].drop()
         if self._idle:
             next_end = min(next_end, self._idle[0].idle_since + self._keepalive)
