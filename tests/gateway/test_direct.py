@@ -258,14 +258,14 @@ async def test_cut_while_connecting_to_nobody() -> None:
 
 async def test_nothing_is_kept_after_a_cut() -> None:
     """Idle connections go with it: nothing will be asked any more, and no timer waits for them."""
-    async with FaultServer(always(http(200, BODY))).running() as server:
-        async with opened(server.url) as transport:
-            await ask(transport)
-            assert len(transport._idle) == 1
-            transport.cut(CLOCK.monotonic())
-            await asyncio.sleep(0.05)
-            assert (transport._idle, transport._wires) == ([], {})
-            assert transport._wakes_at == math.inf
+    faults = FaultServer(always(http(200, BODY)))
+    async with faults.running() as server, opened(server.url) as transport:
+        await ask(transport)
+        assert len(transport._idle) == 1
+        transport.cut(CLOCK.monotonic())
+        await asyncio.sleep(0.05)
+        assert (transport._idle, transport._wires) == ([], {})
+        assert transport._wakes_at == math.inf
 
 
 async def test_cut_while_writing() -> None:

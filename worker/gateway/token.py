@@ -100,9 +100,7 @@ class Tokens:
 
     def at_hand(self, now: float) -> bool:
         """Whether `ready` would say None at once (now, monotonic), and nobody is renewing it."""
-        if now >= self._renew_at or self._failed is not None:
-            return False
-        return self._usable(now) is not None
+        return now < self._renew_at and self._failed is None and self._usable(now) is not None
 
     async def ready(self) -> NotSent | None:
         """None once a usable token is at hand; a failure holds for the rest of the run."""

@@ -112,6 +112,7 @@ class Case:
         "pass_no",
         "recorded",
         "target",
+        "told",
     )
 
     def __init__(self, target: Target, pass_no: int, opened: float) -> None:
@@ -124,6 +125,7 @@ class Case:
         self.recorded: dict[str, CommandResult] = {}  # cancelled, by id
         self.fresh: list[CommandResult] = []  # of these, not yet handed to the ledger
         self.identity = spelled(target)
+        self.told = False  # replies had something to say of it
         self.cause: str | None = None
         self.discovery: Standing | None = None  # by id: what the searches came to, if not well
 
@@ -165,6 +167,7 @@ class Case:
 
     def meet(self, command: Command) -> None:
         """Learn from a reply who the device is."""
+        self.told = True
         known = self.identity
         if known.assetId is None or known.deviceKey is None:
             self.identity = known.completed_by(command)

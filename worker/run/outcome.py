@@ -12,6 +12,7 @@ from worker.model import (
     Command,
     CommandResult,
     Evidence,
+    Identity,
     Listed,
     NotSent,
     Outcome,
@@ -23,6 +24,7 @@ from worker.model import (
 )
 from worker.run.case import Call, Case, Standing, spelled
 
+_NOTHING_TOLD = Identity()
 _WORST_FIRST = (
     (Standing.ANOMALOUS, OutcomeKind.ANOMALOUS),
     (Standing.INCOMPLETE, OutcomeKind.CANCELLED_INCOMPLETE),
@@ -65,9 +67,10 @@ def of_answer(target: Target, answered: Answered, opened: float, now: float) -> 
         return None
     kind = OutcomeKind.NOTHING_CACHED
     results: list[CommandResult] = []
-    identity = spelled(target)
+    identity = _NOTHING_TOLD
+    if answered.commands:
+        kind, identity = OutcomeKind.CANCELLED, spelled(target)
     for command in answered.commands:
-        kind = OutcomeKind.CANCELLED
         results.append(CommandResult(command, "cancelled", "response", answered.requestId, 1))
         identity = identity.completed_by(command)
     return Outcome(
@@ -131,7 +134,7 @@ def _outcome(case: Case, kind: OutcomeKind, now: float, call: Call | None) -> Ou
         target=case.target,
         kind=kind,
         commands=_results(case),
-        identity=case.identity,
+        identity=case.identity if case.told else _NOTHING_TOLD,
         cause=case.cause or (None if call is None else call.cause),
         attempts=case.attempts,
         tainted=case.tainted,
