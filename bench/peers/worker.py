@@ -1,4 +1,4 @@
-"""The worker with everything on: token, signature, claims, ledger, log, observers, deadline.
+"""The worker with everything on: token, signature, claims, ledger, log, observers, rate, deadline.
 
 The list is planned before; what is timed is the request phase, as for the other peers.
 """
@@ -32,15 +32,22 @@ from worker.run.retry import RetryRules
 from worker.run.session import Leg
 
 _CHUNK = 1_000
+_UNREACHED = 1_000_000.0  # a second: the limiter works, and never holds anything back
+_DEADLINE = 3_600.0  # s
 
 
-def run(task: Task, ledger: str, *, rate: float | None = None) -> dict[str, float]:
+def run(task: Task, ledger: str, *, rate: float = _UNREACHED) -> dict[str, float]:
     """Plan the devices in `ledger`, then send; figures of the request phase."""
     clock = SystemClock()
     store = Store.open(ledger)
     began = time.perf_counter()
     terms = Terms(
-        limits=Limits(concurrency=task.connections, rate=rate, max_devices=task.devices),
+        limits=Limits(
+            concurrency=task.connections,
+            rate=rate,
+            max_devices=task.devices,
+            deadline=_DEADLINE,
+        ),
         verify="none",
         verify_written=False,
         abort=None,
