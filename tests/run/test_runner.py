@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 import pytest
@@ -29,7 +29,7 @@ from tests.run.rig import Book, Rig, device, listed, whole
 from tests.simulation.clock import VirtualClock
 from worker.errors import LedgerError
 from worker.ledger.entry import ID_OF_OTHER_DEVICE, SAME_DEVICE, ClaimedTarget, Conflict
-from worker.model import OutcomeKind, Requests, Stop, Target
+from worker.model import CancelCall, Evidence, Outcome, OutcomeKind, Requests, Stop, Target
 from worker.run.reconcile import LookupRules
 from worker.run.record import Recorder
 from worker.run.retry import RetryRules
@@ -358,6 +358,38 @@ async def test_a_bug_in_one_course_leaves_the_others_alone() -> None:
     assert rig.book.outcomes[3].cause == "internal_error"
     assert rig.runner.internal_errors == 1
     assert [str(bug) for bug in rig.book.bugs] == ["a bug of ours"]
+
+
+async def test_a_bug_before_anything_is_sent_fails_its_target_alone() -> None:
+    """A call that cannot even be written was not executed; its place is free again (row 55)."""
+    rig = Rig(concurrency=2)
+    launch = rig.gateway.launch
+
+    def broken(call: CancelCall, sent: float, told: Callable[[Evidence | Exception], None]) -> None:
+        if call.device == device(3):
+            raise ValueError("a parameter has no value")
+        launch(call, sent, told)
+
+    rig.gateway.launch = broken  # type: ignore[method-assign]
+    assert await rig.crew(fleet(8)) is None
+    assert kinds(rig) == {"nothing_cached": 7, "failed": 1}
+    assert rig.book.outcomes[3].cause == "internal_error"
+    assert (rig.runner.internal_errors, rig.pace.in_flight) == (1, 0)
+
+
+async def test_a_bug_of_the_runner_itself_is_raised() -> None:
+    """Nothing is raised into a transport: the run stops, and the bug comes out where it was run."""
+    rig = Rig(concurrency=2)
+
+    def broken(outcome: Outcome, *, left: bool) -> Stop | None:
+        raise RuntimeError("a bug of ours")
+
+    rig.safety.settled = broken  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup) as raised:
+        await rig.crew(fleet(8))
+    assert raised.group_contains(RuntimeError, match="a bug of ours")
+    assert rig.switch.stop is not None
+    assert rig.gateway.in_flight == 0
 
 
 async def test_bugs_everywhere_abort() -> None:

@@ -44,9 +44,13 @@ class SecureStream(asyncio.Transport, asyncio.Protocol):
     # ---------------------------------------------------------------- to who sends
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        written = self._tls.write(data)
-        while written < len(data):
-            written += self._tls.write(memoryview(data)[written:])
+        try:
+            written = self._tls.write(data)
+            while written < len(data):
+                written += self._tls.write(memoryview(data)[written:])
+        except ssl.SSLError:  # the end of the connection tells who waits
+            self._raw.abort()
+            return
         self._raw.write(self._to_send.read())
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:

@@ -91,7 +91,7 @@ class Runner:
 
     async def _landing(self) -> None:
         """Wait until what was launched has come back: after a stop it has its drain."""
-        while self._in_air:
+        while self._in_air > 0:
             self._down = anyio.Event()
             await self._down.wait()
         if self._broken is not None:
@@ -131,7 +131,12 @@ class Runner:
         now = self._clock.monotonic()
         new = not claimed.commands and self._doubts(claimed) is None
         landed = partial(self._landed, claimed, now)
-        if new and self._executor.launch(claimed.target, now, landed):
+        try:
+            launched = new and self._executor.launch(claimed.target, now, landed)
+        except Exception as bug:  # noqa: BLE001 - one target's bug must not take the others along
+            self._broke(self._open(claimed, now), bug)
+            return
+        if launched:
             self._in_air += 1
         else:
             self._hand(self._open(claimed, now))
@@ -207,16 +212,14 @@ class Runner:
     def _close(self, case: Case) -> None:
         """All of a case's calls are done."""
         self._agenda.closed()
-        left = self._agenda.left
         outcome = verdict(case, self._clock.monotonic())
-        if self._may_put_off and case.may_be_put_off:
-            self.put_off.append(case.target.ordinal)
-            self._recorder.put_off(case, outcome.cause or "failed")
-            stop = self._safety.put_off(outcome, left=left)
-        else:
+        if not (self._may_put_off and case.may_be_put_off):
             self._recorder.settle(case, outcome)
             self._settled(outcome)
             return
+        self.put_off.append(case.target.ordinal)
+        self._recorder.put_off(case, outcome.cause or "failed")
+        stop = self._safety.put_off(outcome, left=self._agenda.left)
         if stop is not None:
             self._switch.throw(stop)
         self._count()
@@ -228,8 +231,7 @@ class Runner:
             self._switch.throw(stop)
         elif self._safety.succeeded:
             self._agenda.open_limit = None
-        if self._safety.limited:
-            self._count()
+        self._count()
 
     def _count(self, *, more: bool = False) -> None:
         """more: the target at hand has another call to send."""

@@ -119,7 +119,11 @@ class Wire:
             return False
         if self._bounds.passed() or (ticket := self._pace.enter(now)) is None:
             return False
-        self._gateway.launch(call, now, partial(self._landed, call, ticket, landed))
+        try:
+            self._gateway.launch(call, now, partial(self._landed, call, ticket, landed))
+        except Exception:
+            self._pace.release(ticket, congested=False)
+            raise
         return True
 
     async def cancel(
