@@ -31,7 +31,7 @@ def main() -> int:
     """Measure, print the table, write the page; 1 when the figures cannot be believed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--devices", type=int, default=20_000, help="a peer and round")
+    parser.add_argument("--devices", type=int, default=40_000, help="a peer and round")
     parser.add_argument("--quick", action="store_true", help="small lists, nothing written")
     parser.add_argument("--results", type=Path, default=_RESULTS)
     asked = parser.parse_args()

@@ -65,7 +65,7 @@ class Owner(Protocol):
 class Dialer:
     """Makes connections to one gateway."""
 
-    def __init__(self, settings: TransportSettings, base: URL, tls: ssl.SSLContext) -> None:
+    def __init__(self, settings: TransportSettings, base: URL, tls: ssl.SSLContext | None) -> None:
         """Needs the running loop."""
         self._connector = open_connector(settings, tls)
         loop = asyncio.get_running_loop()

@@ -20,7 +20,7 @@ from worker.gateway import causes
 from worker.gateway.connector import Dialer, Exchange, SpokeFirstError, Wire
 from worker.gateway.exchange import Reply, Then, Transport, TransportSettings
 from worker.gateway.faults import EXPECTED, fault_of
-from worker.gateway.tls import tls_context
+from worker.gateway.tls import tls_for
 from worker.gateway.transport import SessionTransport
 
 
@@ -44,9 +44,7 @@ class DirectTransport:
         self._keepalive = settings.keepalive
         self._clock = clock
         self._base = URL(str(URL(settings.url)).rstrip("/"), encoded=True)
-        self._tls = tls_context(
-            settings.ca_file, settings.client_cert_file, settings.client_key_file
-        )
+        self._tls = tls_for(settings)
         self._dialer: Dialer | None = None
         self._start = "POST " + self._base.raw_path.rstrip("/")
         self._host = ""  # of the request; known with the dialer

@@ -20,10 +20,10 @@ _KEEPALIVE: Final = [  # named differently, or not there, on some systems
 ]
 
 
-def open_connector(settings: TransportSettings, tls: ssl.SSLContext) -> aiohttp.TCPConnector:
+def open_connector(settings: TransportSettings, tls: ssl.SSLContext | None) -> aiohttp.TCPConnector:
     """A connector for the gateway; needs the running loop."""
     return aiohttp.TCPConnector(
-        ssl=tls,
+        ssl=tls or True,
         limit=settings.connections,
         keepalive_timeout=settings.keepalive,
         ttl_dns_cache=_DNS_TTL,

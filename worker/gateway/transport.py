@@ -22,7 +22,7 @@ from worker.gateway.exchange import MAX_BODY, Reply, Then, TransportSettings
 from worker.gateway.faults import EXPECTED, fault_of
 from worker.gateway.launches import Launches
 from worker.gateway.sockets import Unread, open_connector
-from worker.gateway.tls import tls_context
+from worker.gateway.tls import tls_for
 
 __all__ = ["SessionTransport", "TransportSettings"]
 
@@ -35,9 +35,7 @@ class SessionTransport:
         self._settings = settings
         self._clock = clock
         self._base = str(URL(settings.url)).rstrip("/")
-        self._tls = tls_context(
-            settings.ca_file, settings.client_cert_file, settings.client_key_file
-        )
+        self._tls = tls_for(settings)
         self._session: aiohttp.ClientSession | None = None
         self._exchanges: dict[_Exchange, None] = {}  # in the order they began
         self._launches = Launches()
