@@ -12,10 +12,11 @@ IMAGE ?= cancel-worker
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-header \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 
-# What `make full` does: about an hour on two cores. Kills (KILLS counts stories of one to three) and
+# What `make full` does: about an hour on two cores, with seeds from FIRST on. Kills (KILLS counts stories of one to three) and
 # fuzzing begin nothing new when their minutes are over, and print what they reached; the worlds take
 # as long as they take.
 WORLDS ?= 80000
+FIRST ?= 1000000
 REAL_WORLDS ?= 12000
 KILLS ?= 5000
 CASES ?= 1000000
@@ -56,11 +57,11 @@ ci: ## Run what CI runs
 full: setup ## Prove it at length, about an hour: simulated worlds, kills, fuzzing, with tables
 	$(BIN)/python -m pip install -q atheris || echo 'atheris does not install here'
 	status=0; \
-	$(BIN)/python -m tests.simulation --worlds $(WORLDS) --first 1000000 || status=$$?; \
-	$(BIN)/python -m tests.simulation --worlds $(REAL_WORLDS) --first 1000000 \
+	$(BIN)/python -m tests.simulation --worlds $(WORLDS) --first $(FIRST) || status=$$?; \
+	$(BIN)/python -m tests.simulation --worlds $(REAL_WORLDS) --first $(FIRST) \
 	  --transport aiohttp || status=$$?; \
-	$(BIN)/python -m tests.system.kills --runs $(KILLS) --seed 1000 --minutes $(KILL_MINUTES) || status=$$?; \
-	$(BIN)/python -m tests.fuzz --cases $(CASES) --seed 1000000 --minutes $(MINUTES) || status=$$?; \
+	$(BIN)/python -m tests.system.kills --runs $(KILLS) --seed $(FIRST) --minutes $(KILL_MINUTES) || status=$$?; \
+	$(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(FIRST) --minutes $(MINUTES) || status=$$?; \
 	STOPS=20 $(BIN)/python -m pytest -qs tests/system/test_hosts.py -k sigterm || status=$$?; \
 	if $(BIN)/python -c 'import atheris'; then \
 	  for target in 'job (YAML)' 'configuration (YAML)' 'inventory (CSV)' 'reply to a cancel (JSON)'; do \
