@@ -239,23 +239,6 @@ async def test_nothing_is_sent_when_it_is_too_late_already() -> None:
         assert len(server.requests) == 1
 
 
-async def test_cut_while_connecting_to_nobody() -> None:
-    """A cut ends a handshake that hangs; nothing was sent."""
-
-    async def silent(c: Connection) -> None:
-        await c.until_closed()
-
-    async with FaultServer(silent).running() as server:
-        async with opened(f"https://127.0.0.1:{server.port}") as transport:
-            flying = asyncio.ensure_future(ask(transport))
-            await asyncio.sleep(0.1)
-            before = CLOCK.monotonic()
-            transport.cut(before + 0.05)
-            assert await flying == Reply(sent=False, fault="cut")
-            assert CLOCK.monotonic() - before < 1.0
-        assert server.requests == []
-
-
 async def test_nothing_is_kept_after_a_cut() -> None:
     """Idle connections go with it: nothing will be asked any more, and no timer waits for them."""
     faults = FaultServer(always(http(200, BODY)))

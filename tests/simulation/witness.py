@@ -46,14 +46,14 @@ class Witness:
         world, wrong = self._world, self._world.wrong
         now = exchange.begun_loop
         name = f"request {exchange.number} ({exchange.kind})"
-        if start.stopped_loop is not None and now > start.stopped_loop + EPS:
+        goes_out = world.span.now() - world.span.slept  # a connection may have to be made first
+        if start.stopped_loop is not None and goes_out > start.stopped_loop + EPS:
             wrong(10, f"{name} begins after the stop")
         if start.deadline_loop is not None and now >= start.deadline_loop - 1e-9:
             wrong(10, f"{name} begins after the deadline")
         if exchange.kind == "token":
             return
-        # Asked for so long ago: a connection may have to be made first.
-        dialled_ms = ceil((world.span.now() - world.span.slept - now) * 1000 - EPS)
+        dialled_ms = ceil((goes_out - now) * 1000 - EPS)  # asked for so long ago
         if start.until_ms is not None and world.span.wall_ms() - dialled_ms >= start.until_ms:
             wrong(10, f"{name} begins outside the window")
         heard, until = self.paused_until.get(start.number, (0.0, 0.0))

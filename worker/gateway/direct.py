@@ -51,9 +51,8 @@ class DirectTransport:
         self._wires: dict[Wire, None] = {}  # in the order they were opened
         self._idle: list[Wire] = []  # the one used last is the last
         self._dials: dict[Exchange, asyncio.Task[None]] = {}  # each for the one that waits for it
-        self._dialing: dict[asyncio.Timeout, float] = {}  # and when each has to be through
         self._queue: deque[Exchange] = deque()
-        self._cut = math.inf  # moment after which nothing lives
+        self._cut = math.inf  # what is out ends then, and nothing goes out; inf: no end yet
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_at = math.inf  # monotonic
 
@@ -78,8 +77,8 @@ class DirectTransport:
             self._dialer = Dialer(self._settings, self._base, self._tls)
             self._host = self._dialer.host
         exchange = Exchange(self._request(target, headers, body), deadline, then)
-        if now >= deadline or now >= self._cut:
-            asyncio.get_running_loop().call_soon(exchange.end, self._not_sent(now))
+        if now >= deadline or self._cut < math.inf:
+            asyncio.get_running_loop().call_soon(exchange.end, self._not_sent())
             return exchange
         if (wire := self._take(now)) is not None:
             wire.begin(exchange)
@@ -94,28 +93,22 @@ class DirectTransport:
 
     def cut(self, at: float) -> None:
         self._cut = min(self._cut, at)
-        for timeout, end in self._dialing.items():
-            # One that fired keeps its moment; the task just has not noticed yet.
-            if not timeout.expired():
-                timeout.reschedule(self._on_the_loop(min(end, self._cut)))
-        if self._wires or self._queue:
+        if self._wires:
             self._look_after(self._cut)
+        if self._dials or self._queue:  # soon: whoever stops the run may be in the middle of it
+            asyncio.get_running_loop().call_soon(self._end_unsent)
 
     async def aclose(self) -> None:
         """Close every connection; what is under way ends as disconnected."""
         self._cut = -math.inf
         if self._timer is not None:
             self._timer.cancel()
-        now = self._clock.monotonic()
-        self._sweep_queue(now)
-        dials, self._dials = self._dials, {}
-        for exchange, dial in dials.items():
-            dial.cancel()
-            exchange.end(self._not_sent(now))
+        dials = list(self._dials.values())
+        self._end_unsent()
         ends: list[Awaitable[object] | None] = [wire.closed for wire in self._wires]
         for wire in list(self._wires):
             wire.drop()
-        await asyncio.gather(*dials.values(), *filter(None, ends), return_exceptions=True)
+        await asyncio.gather(*dials, *filter(None, ends), return_exceptions=True)
         if self._dialer is not None:
             await self._dialer.aclose()
 
@@ -130,9 +123,9 @@ class DirectTransport:
             exchange = self._queue.popleft()
             if exchange.then is None:
                 continue  # given up
-            if now < exchange.deadline and now < self._cut:
+            if now < exchange.deadline:
                 return wire.begin(exchange)
-            exchange.end(self._not_sent(now))
+            exchange.end(self._not_sent())
         wire.idle_since = now
         self._idle.append(wire)
         if now + self._keepalive < self._wakes_at:
@@ -196,7 +189,8 @@ class DirectTransport:
             outcome = await self._connect(exchange.deadline)
         except Exception as bug:  # noqa: BLE001 - whoever waits must hear of it
             outcome = bug
-        del self._dials[exchange]
+        finally:
+            self._dials.pop(exchange, None)
         if isinstance(outcome, str):
             exchange.end(Reply(sent=False, fault=outcome))
         elif isinstance(outcome, Exception):
@@ -214,20 +208,15 @@ class DirectTransport:
         """A fresh connection, or the cause why there is none."""
         assert self._dialer is not None  # noqa: S101 - made before the first dial
         end = min(deadline, self._clock.monotonic() + self._settings.connect_timeout)
-        timeout = asyncio.timeout_at(self._on_the_loop(min(end, self._cut)))
-        self._dialing[timeout] = end
         try:
-            async with timeout:
+            async with asyncio.timeout_at(self._on_the_loop(end)):
                 return await self._dialer.dial(self)
         except TimeoutError:
-            late = self._clock.monotonic() >= self._cut
-            return causes.CUT if late else causes.CONNECT_TIMEOUT
+            return causes.CONNECT_TIMEOUT
         except SpokeFirstError:
             return causes.MALFORMED_HTTP
         except EXPECTED as error:
             return fault_of(error, sent=False)
-        finally:
-            del self._dialing[timeout]
 
     # ---------------------------------------------------------------- time
 
@@ -268,15 +257,24 @@ class DirectTransport:
         for exchange in waiting:
             if exchange.then is None:
                 continue
-            if now >= exchange.deadline or now >= self._cut:
-                exchange.end(self._not_sent(now))
+            if now >= exchange.deadline:
+                exchange.end(self._not_sent())
             else:
                 self._queue.append(exchange)
-                next_end = min(next_end, exchange.deadline, self._cut)
+                next_end = min(next_end, exchange.deadline)
         return next_end
 
-    def _not_sent(self, now: float) -> Reply:
-        return Reply(sent=False, fault=causes.CUT if now >= self._cut else causes.POOL_TIMEOUT)
+    def _end_unsent(self) -> None:
+        """What waits for a connection, or for one to be made, is proven not sent."""
+        dials, self._dials = self._dials, {}
+        for dial in dials.values():
+            dial.cancel()
+        waiting, self._queue = self._queue, deque()
+        for exchange in (*dials, *waiting):
+            exchange.end(self._not_sent())
+
+    def _not_sent(self) -> Reply:
+        return Reply(sent=False, fault=causes.CUT if self._cut < math.inf else causes.POOL_TIMEOUT)
 
     def _on_the_loop(self, moment: float) -> float:
         """The moment by the loop's clock: its zero may differ from ours."""

@@ -65,7 +65,7 @@ class Transport(Protocol):
         """
 
     def cut(self, at: float) -> None:
-        """No exchange outlives this moment of Clock.monotonic, those in flight included."""
+        """Nothing goes out any more, and what is out ends at this moment of Clock.monotonic."""
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -39,14 +39,14 @@ class SessionTransport:
         self._session: aiohttp.ClientSession | None = None
         self._exchanges: dict[_Exchange, None] = {}  # in the order they began
         self._launches = Launches()
-        self._cut = math.inf  # moment after which nothing lives
+        self._cut = math.inf  # what is out ends then, and nothing goes out; inf: no end yet
 
     async def post(
         self, target: str, headers: Mapping[str, str], body: bytes, deadline: float
     ) -> Reply:
-        if self._clock.monotonic() >= self._cut:
+        if self._cut < math.inf:
             return Reply(sent=False, fault=causes.CUT)
-        exchange = _Exchange(self._clock, deadline, self._settings.connect_timeout, self._cut)
+        exchange = _Exchange(self._clock, deadline, self._settings.connect_timeout)
         try:
             async with exchange.timeout:
                 self._exchanges[exchange] = None
@@ -146,22 +146,24 @@ _USED: Final[weakref.WeakSet[aiohttp.client_proto.ResponseHandler]] = weakref.We
 class _Exchange:
     """One request on its way: its deadline, whether it went out, what came back."""
 
-    def __init__(self, clock: Clock, deadline: float, connect_timeout: float, cut: float) -> None:
+    def __init__(self, clock: Clock, deadline: float, connect_timeout: float) -> None:
         self.sent = False
         self.fault: str | None = None
         self._clock = clock
         self._deadline = deadline
         self._connect_timeout = connect_timeout
         self._connect_by: float | None = None  # set while a connection is being made
-        self._cut = cut
+        self._cut = math.inf
         self._status: int | None = None
         self._headers: Mapping[str, str] = {}
         self._body = bytearray()
         self.timeout = asyncio.timeout_at(self._on_the_loop())
 
     def cut(self, at: float) -> None:
-        self._cut = at
-        self._reschedule()
+        """End then, or now if nothing went out yet."""
+        if not self.timeout.expired():  # one that fired keeps its reason
+            self._cut = at if self.sent else -math.inf
+            self._reschedule()
 
     def connecting(self) -> None:
         self._connect_by = self._clock.monotonic() + self._connect_timeout
