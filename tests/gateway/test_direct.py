@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import math
+import ssl
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trustme
@@ -206,6 +209,45 @@ async def test_an_idle_connection_that_speaks_is_closed_at_once() -> None:
         assert len(transport._idle) == 1
         await asyncio.sleep(0.06)
         assert (transport._idle, transport._wires) == ([], {})
+
+
+@pytest.mark.parametrize("said", [http(200, BODY), b""])
+async def test_what_comes_with_the_handshake(said: bytes, tmp_path: Path) -> None:
+    """Row 35: an answer, or a goodbye, in one piece with the handshake's end answers nobody."""
+    ca, good = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ca.issue_cert("127.0.0.1").configure_cert(good)
+    good.maximum_version = ssl.TLSVersion.TLSv1_2  # where the server has the last word
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = good.wrap_bio(incoming, outgoing, server_side=True)
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await reader.read(65_536))
+        if said:
+            tls.write(said)
+        else:
+            with contextlib.suppress(ssl.SSLError):
+                tls.unwrap()
+        writer.write(outgoing.read())
+        if said:
+            heard.append(await reader.read(65_536))
+        writer.close()
+
+    heard: list[bytes] = []
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url, ca_file = f"https://127.0.0.1:{port}", str(tmp_path / "ca.pem")
+        async with opened(url, ca_file=ca_file) as transport:
+            fault = "malformed_http" if said else "refused"
+            assert await ask(transport, within=1.0) == Reply(sent=False, fault=fault)
+        await asyncio.sleep(0.05)
+    assert heard in ([], [b""])
 
 
 # ---------------------------------------------------------------- time

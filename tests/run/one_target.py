@@ -13,13 +13,15 @@ from worker.run.retry import RetryRules
 K = OutcomeKind
 D = device()
 DENIED = Fate(executed=False, said=Refused(403, 99403, "forbidden"))
+way = "awaited"  # how a target's course begins
 SPENT = RetryRules(budget=0.0, budget_reserve=0)
 
 
 async def ended(rig: Rig, *fates: Fate, ids: tuple[str, ...] = ()) -> Outcome:
     """What a target came to under these fates: cancel-all, or a call for each of the ids."""
     rig.gateway.cancels[D] = list(fates)
-    outcome = await rig.run(listed(*ids) if ids else whole())
+    target = listed(*ids) if ids else whole()
+    outcome = await (rig.launched(target) if way == "launched" else rig.run(target))
     assert outcome is not None
     return outcome
 

@@ -205,6 +205,15 @@ class Rig:
         """One target through its course; None: not attempted."""
         return await self.drive(self.runner._open(ClaimedTarget(target, 0, recorded)))
 
+    async def launched(self, target: Target) -> Outcome | None:
+        """One target through the runner, which launches it where it can; None: not attempted."""
+
+        async def claims() -> AsyncIterator[list[ClaimedTarget]]:
+            yield [self._claimed(target, 0)]
+
+        await self.runner.work_off(claims(), may_put_off=False)
+        return self.book.outcomes.get(target.ordinal)
+
     async def drive(self, case: Case) -> Outcome | None:
         course = self.executor.course(case)
         ended = False

@@ -32,6 +32,9 @@ from worker.run.retry import RetryRules
 K = OutcomeKind
 
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
+
 # ---------------------------------------------------------------- answered
 
 

@@ -29,6 +29,8 @@ from worker.run.reconcile import LookupRules
 
 K = OutcomeKind
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 # ---------------------------------------------------------------- ambiguous: the look-up
 
@@ -155,6 +157,14 @@ async def test_partial_reply_and_no_search() -> None:
 async def test_partial_reply_of_nothing_is_as_lost() -> None:
     """A reply that broke off before its first id is looked up like any other (row 10)."""
     assert told(await ended(seeded("1"), partial(0)))[::2] == (K.CANCELLED, ["1"])
+
+
+async def test_a_partial_reply_of_one_listed_command_is_looked_up() -> None:
+    """Row 10: its id is on record, and still the call is in doubt until it was searched for."""
+    rig = seeded("1")
+    outcome = await ended(rig, partial(1), ids=("1",))
+    assert told(outcome) == (K.CANCELLED, "partial_reply", ["1"], "response")
+    assert len(rig.gateway.sent("search")) == 2
 
 
 async def test_some_of_each_is_repeated() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
@@ -14,6 +15,8 @@ from tests.run.fake_gateway import (
     LATENCY,
     NOT_FOUND,
     OK,
+    STALE_TOKEN,
+    TLS,
     FakeGateway,
     Fate,
     foreign,
@@ -30,6 +33,7 @@ from tests.simulation.clock import VirtualClock
 from worker.errors import LedgerError
 from worker.ledger.entry import ID_OF_OTHER_DEVICE, SAME_DEVICE, ClaimedTarget, Conflict
 from worker.model import CancelCall, Evidence, Outcome, OutcomeKind, Requests, Stop, Target
+from worker.run.case import Case
 from worker.run.reconcile import LookupRules
 from worker.run.record import Recorder
 from worker.run.retry import RetryRules
@@ -390,6 +394,70 @@ async def test_a_bug_of_the_runner_itself_is_raised() -> None:
     assert raised.group_contains(RuntimeError, match="a bug of ours")
     assert rig.switch.stop is not None
     assert rig.gateway.in_flight == 0
+
+
+async def test_a_bug_in_what_one_answer_means_is_that_targets_alone() -> None:
+    """It was sent: unknown; the others go on (row 55)."""
+    rig = Rig(concurrency=2)
+    rig.gateway.cancels[device(1)] = [lost()]
+    told = rig.gateway.gateway_ms
+
+    def broken() -> int:
+        rig.gateway.gateway_ms = told  # type: ignore[method-assign]
+        raise RuntimeError("a bug of ours")
+
+    rig.gateway.gateway_ms = broken  # type: ignore[method-assign]
+    assert await rig.crew(fleet(40)) is None
+    assert kinds(rig) == {"nothing_cached": 39, "unknown": 1}
+    assert (rig.book.outcomes[1].cause, rig.runner.internal_errors) == ("internal_error", 1)
+
+
+async def test_nothing_begins_once_the_runner_has_failed() -> None:
+    """However a leg ends, what comes back afterwards begins nothing and leaves nothing behind."""
+    rig = Rig(concurrency=4)
+    rig.gateway.cancels[device(0)] = [lost()]
+
+    def broken(case: Case, outcome: Outcome) -> None:
+        raise RuntimeError("a bug of ours")
+
+    rig.recorder.settle = broken  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup):
+        await rig.crew(fleet(400))
+    sent = len(rig.gateway.sent("cancel"))
+    await anyio.sleep(2)
+    assert len(rig.gateway.sent("cancel")) == sent
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_a_failure_that_stops_the_run_settles_its_target(concurrency: int) -> None:
+    """Row 37: this target failed, with its cause; the rest was not attempted."""
+    rig = Rig(concurrency=concurrency)
+    rig.gateway.every_cancel = lambda: TLS
+    stop = await rig.crew(fleet(8))
+    assert stop is not None
+    assert stop.rule == "tls"
+    assert kinds(rig) == {"failed": concurrency}
+    assert {outcome.cause for outcome in rig.book.outcomes.values()} == {"tls"}
+    assert len(rig.book.deferred) == 8 - concurrency
+
+
+async def test_attempts_that_are_spent_settle_whatever_else_happens() -> None:
+    """What is proven is said, also of a call that comes back after the stop."""
+    rig = Rig(concurrency=1, retry=RetryRules(attempts=1, passes=0))
+    rig.gateway.cancels[device(0)] = [unsent()]
+    signal = Stop("signal", "SIGTERM")
+    asyncio.get_running_loop().call_later(0.02, rig.switch.throw, signal)
+    assert await rig.crew(fleet(1)) == signal
+    assert kinds(rig) == {"failed": 1}
+
+
+async def test_a_token_that_was_turned_down_earns_no_second_share() -> None:
+    """The budget counts calls, however often their token was."""
+    rig = Rig(concurrency=4)
+    for number in range(4):
+        rig.gateway.cancels[device(number)] = [STALE_TOKEN]
+    await rig.crew(fleet(4))
+    assert rig.budget._earned == 4.0
 
 
 async def test_bugs_everywhere_abort() -> None:

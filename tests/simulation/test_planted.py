@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.planted import BUGS, Bug, catch
+from tests.simulation.planted import BUGS, ROOT, Bug, catch
 
 
 @pytest.mark.timeout(400)
@@ -20,3 +20,9 @@ def test_a_planted_bug_is_caught(bug: Bug, tmp_path: Path) -> None:
 def test_there_are_enough_of_them() -> None:
     """At least twelve kinds of bug, each with a name of its own."""
     assert len({bug.name for bug in BUGS}) == len(BUGS) >= 12
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "-"))
+def test_a_planted_bug_has_its_place(bug: Bug) -> None:
+    """The list follows the code: said in a second, not after a campaign."""
+    assert (ROOT / "worker" / bug.file).read_text().count(bug.old) == 1

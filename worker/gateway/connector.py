@@ -85,7 +85,7 @@ class Dialer:
         handler = connection.protocol
         if handler is None or handler.transport is None or handler.transport.is_closing():
             connection.close()
-            raise aiohttp.ServerDisconnectedError
+            raise ConnectionResetError("closed as soon as it was there")
         if handler.should_close:
             connection.close()
             raise SpokeFirstError
@@ -93,12 +93,19 @@ class Dialer:
         if self._tls is None:
             return Wire(connection, handler, raw, owner)
         try:
-            stream = await secure(raw, self._tls, self._hostname)
+            return Wire(connection, handler, await self._secured(raw, self._tls), owner)
         except BaseException:
             raw.set_protocol(handler)  # which tells the connector of the end
             connection.close()
             raise
-        return Wire(connection, handler, stream, owner)
+
+    async def _secured(self, raw: asyncio.Transport, tls: ssl.SSLContext) -> asyncio.Transport:
+        stream = await secure(raw, tls, self._hostname)
+        if stream.spoke():
+            raise SpokeFirstError
+        if raw.is_closing():
+            raise ConnectionResetError("closed right behind the handshake")
+        return stream
 
     async def aclose(self) -> None:
         await self._connector.close()

@@ -1,8 +1,8 @@
 """Requests written as bytes on kept connections: the fast way to a gateway without a proxy.
 
-No task, timer or stream is made for a request beyond the future it waits for: deadlines are
-numbers that one timer looks after. The connection used last is used next, so that as few stay
-open as the rate needs. What it takes from below aiohttp's session stands in connector.py.
+No task, timer or stream is made for a request, and a future only for one that is awaited:
+deadlines are numbers that one timer looks after. The connection used last is used next, so that
+as few stay open as the rate needs. What it takes from below aiohttp's session: connector.py.
 """
 
 from __future__ import annotations

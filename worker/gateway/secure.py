@@ -41,6 +41,10 @@ class SecureStream(asyncio.Transport, asyncio.Protocol):
         self._go_on_shaking()
         await self._shaken
 
+    def spoke(self) -> bool:
+        """Whether the peer said something right behind its handshake, before it was asked."""
+        return bool(self._read())
+
     # ---------------------------------------------------------------- to who sends
 
     def write(self, data: bytes | bytearray | memoryview) -> None:

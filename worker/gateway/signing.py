@@ -56,8 +56,9 @@ def encryption(access_key: str, timestamp: int, secret: str) -> str:
 class Timestamps:
     """Gives out timestamps so that no two requests carry the same signature.
 
-    They never fall, and requests that are alike never share one. None is more than a second ahead
-    of the wall clock; when that is set back by more, they start again from it.
+    They do not fall, and requests that are alike share none. None is more than a second ahead of
+    the wall clock; when that is set back by more, or a thousand are asked for while it stands
+    still, they start again from it.
     """
 
     def __init__(self, clock: Clock) -> None:

@@ -51,6 +51,7 @@ class Agenda:
         self._wanted = anyio.Event()  # fewer than that are ready
         self._filled = False
         self._busy = 0  # places taken
+        self._shut = False
         self.open_limit: int | None = None  # begun and unsettled targets at once; None: no limit
         self.open = 0  # begun, neither settled nor put off
         switch.on_throw(lambda _: self._stopped())
@@ -92,6 +93,9 @@ class Agenda:
 
     def hand(self, course: Course) -> None:
         """Let a worker move the course on now, in the place that its target has."""
+        if self._shut:
+            course.steps.close()
+            return
         self._handed.append(course)
         self._wake(1)
 
@@ -138,6 +142,13 @@ class Agenda:
         for emptied in (self._handed, self._waiting, self._ready):
             emptied.clear()
         return courses, targets
+
+    def shut(self) -> None:
+        """Nobody moves anything on any more: nothing begins, and no course is kept."""
+        self._shut = True
+        self._ready.clear()
+        while self._handed:
+            self._handed.pop().steps.close()
 
     def _may_begin(self) -> bool:
         if self._busy >= self._places or self._switch.stop is not None:

@@ -67,7 +67,7 @@ class Call:
         self.known = known  # what a search told of the command
         self.standing = Standing.OPEN
         self.attempts = 0
-        self.started = 0.0  # monotonic, first attempt of this pass
+        self.started: float | None = None  # monotonic, first attempt of this pass
         self.first_sent: float | None = None  # monotonic, first send of this pass
         self.last_sent: float | None = None  # monotonic, last send or not before
         self.first_sent_ms: int | None = None  # gateway's clock, first send in doubt

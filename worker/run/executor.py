@@ -79,16 +79,23 @@ class Executor:
         self._budget.called()
         return True
 
-    def landed(self, case: Case, evidence: Evidence, sent: float) -> bool:
-        """Keep what a launched call proved; True: the case is done, else its course goes on."""
-        call = self._opened(case)
-        call.started = sent
+    def landed(self, case: Case, evidence: Evidence | None, sent: float) -> bool:
+        """Keep what a launched call proved; True: the case is done, else its course goes on.
+
+        None: its token was turned down, which counts for nothing.
+        """
+        call = self._only(case)
+        call.started = sent  # and it has earned its share of the budget
+        if evidence is None:
+            return False
         self._keep(case, call, evidence, sent)
+        if call.standing is Standing.OPEN and not call.in_doubt and self._is_final(call):
+            _settle_spent(case, call)
         return call.standing is not Standing.OPEN
 
     def broke(self, case: Case) -> None:
-        """A bug of ours met a launched call: it was sent."""
-        self._opened(case).sending = True
+        """A bug of ours met a launched call: it may have been sent."""
+        self._only(case).sending = True
 
     def _only_call(self, target: Target) -> CancelCall | None:
         """The call that does for a target, where one does and is known before any search."""
@@ -97,8 +104,8 @@ class Executor:
             return CancelOne(target.device, target.orgId, ids[0]) if len(ids) == 1 else None
         return None if self._by_id else CancelAll(target.device, target.orgId)
 
-    def _opened(self, case: Case) -> Call:
-        """The only call of a case, there already or made now."""
+    def _only(self, case: Case) -> Call:
+        """The only call of a case; made, if it is not there yet."""
         if not case.calls and (request := self._only_call(case.target)) is not None:
             case.calls.append(Call(request))
         return case.calls[0]
@@ -113,11 +120,12 @@ class Executor:
             return self._listed(case, target.scope)
         if self._by_id:
             return self._by_search(case, self._reconciler.rules.tries)
-        return self._call(case, self._opened(case))
+        return self._call(case, self._only(case))
 
     async def _listed(self, case: Case, scope: Listed) -> None:
-        ids = (Command(i) for i in scope.commandIds if i not in case.recorded)
-        await self._calls(case, _by_id(case, ids))
+        doubtful = {call.commandId for call in case.calls if call.in_doubt}
+        left = [i for i in scope.commandIds if i not in case.recorded or i in doubtful]
+        await self._calls(case, _by_id(case, map(Command, left)))
 
     async def _calls(self, case: Case, calls: list[Call]) -> None:
         for call in calls:
@@ -146,7 +154,7 @@ class Executor:
 
     async def _attempt(self, case: Case, call: Call) -> None:
         """Send once and keep what the reply proves."""
-        if call.attempts == 0:
+        if call.started is None:
             call.started = self._clock.monotonic()
             self._budget.called()
         sent = call.started
@@ -177,11 +185,9 @@ class Executor:
 
     def _delay(self, call: Call) -> float | None:
         """Seconds before the next attempt of a call proven not executed; None: give up."""
+        if self._is_final(call) or call.started is None:
+            return None
         last = call.last
-        if isinstance(last, NotSent) and not last.retryable:
-            return None
-        if isinstance(last, Refused) and not last.transient:
-            return None
         late = not self._policy.may_repeat_cancel_all(call.first_sent)
         if call.tainted and call.commandId is None and late:
             return None
@@ -194,16 +200,17 @@ class Executor:
         """Repetitions are spent: settle by what is proven, after a last look if there is doubt."""
         if call.in_doubt:
             await self._reconciler.look_up(case, call)
-        if call.standing is not Standing.OPEN:
-            return
+        if call.standing is Standing.OPEN:
+            _settle_spent(case, call)
+
+    def _is_final(self, call: Call) -> bool:
+        """Whether the last attempt was the last, whatever time and budget are left."""
         last = call.last
-        if case.recorded_for(call):
-            call.standing = Standing.INCOMPLETE
-        elif isinstance(last, Refused) and not last.transient:
-            call.standing = _refusal(last)
-        else:
-            call.standing = Standing.FAILED
-            call.spent = not call.tainted and (not isinstance(last, NotSent) or last.retryable)
+        if isinstance(last, NotSent) and not last.retryable:
+            return True
+        if isinstance(last, Refused) and not last.transient:
+            return True
+        return call.attempts >= self._policy.rules.attempts
 
     async def _by_search(self, case: Case, tries: int) -> None:
         """Cancel what a search shows, until nothing older than the first search is cached."""
@@ -306,6 +313,18 @@ def _learn(case: Case, call: Call, evidence: Evidence) -> None:
             case.record(call, evidence.partial, "response", evidence.requestId)
     call.in_doubt = call.tainted and call.standing is Standing.OPEN
     call.looked_up &= not call.in_doubt
+
+
+def _settle_spent(case: Case, call: Call) -> None:
+    """Settle a call that is not repeated any more, and of which no doubt is left."""
+    last = call.last
+    if case.recorded_for(call):
+        call.standing = Standing.INCOMPLETE
+    elif isinstance(last, Refused) and not last.transient:
+        call.standing = _refusal(last)
+    else:
+        call.standing = Standing.FAILED
+        call.spent = not call.tainted and (not isinstance(last, NotSent) or last.retryable)
 
 
 def _refusal(refused: Refused) -> Standing:

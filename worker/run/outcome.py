@@ -47,6 +47,9 @@ def verdict(case: Case, now: float) -> Outcome:
     done = Standing.CANCELLED if case.recorded else Standing.EMPTY
     if len(case.calls) == 1 and case.calls[0].standing is done and case.discovery is None:
         return _outcome(case, _good(case), now, case.calls[0])  # nearly every target
+    for call in case.calls:
+        if call.in_doubt and call.standing is Standing.OPEN:  # nobody may call that a good end
+            call.standing = Standing.UNKNOWN
     standings = [call.standing for call in case.calls]
     if case.discovery is not None:
         standings.append(case.discovery)
@@ -64,6 +67,8 @@ def of_answer(target: Target, answered: Answered, opened: float, now: float) -> 
     None where there is more to it than commands that were cancelled, or none that was cached.
     """
     if answered.anomaly is not None or answered.warnings or not isinstance(target.scope, AllCached):
+        return None
+    if len({command.commandId for command in answered.commands}) < len(answered.commands):
         return None
     kind = OutcomeKind.NOTHING_CACHED
     results: list[CommandResult] = []

@@ -80,18 +80,21 @@ class Runner:
         self._agenda = self._new_agenda()
         if not self._safety.succeeded:
             self._agenda.open_limit = max(_FEW, self._concurrency)
-        async with anyio.create_task_group() as feed:
-            feed.start_soon(self._feed, claims)
-            async with anyio.create_task_group() as crew:
-                for _ in range(self._concurrency):
-                    crew.start_soon(self._labour)
-            await self._landing()
-            feed.cancel_scope.cancel()  # after a stop a claim may wait for ever
-        self._abandon()
+        try:
+            async with anyio.create_task_group() as feed:
+                feed.start_soon(self._feed, claims)
+                async with anyio.create_task_group() as crew:
+                    for _ in range(self._concurrency):
+                        crew.start_soon(self._labour)
+                await self._landing()
+                feed.cancel_scope.cancel()  # after a stop a claim may wait for ever
+            self._abandon()
+        finally:
+            self._agenda.shut()  # however this ended: what comes back now begins nothing
 
     async def _landing(self) -> None:
         """Wait until what was launched has come back: after a stop it has its drain."""
-        while self._in_air > 0:
+        while self._in_air:
             self._down = anyio.Event()
             await self._down.wait()
         if self._broken is not None:
@@ -113,7 +116,8 @@ class Runner:
 
     def _open(self, claimed: ClaimedTarget, opened: float | None = None) -> Case:
         """A case with what the ledger knows of its target."""
-        case = Case(claimed.target, claimed.pass_no, opened or self._clock.monotonic())
+        opened = self._clock.monotonic() if opened is None else opened
+        case = Case(claimed.target, claimed.pass_no, opened)
         for result in claimed.commands:
             if result.result == "cancelled":  # what else became of a command proves nothing now
                 case.recorded[result.command.commandId] = result
@@ -131,15 +135,16 @@ class Runner:
         now = self._clock.monotonic()
         new = not claimed.commands and self._doubts(claimed) is None
         landed = partial(self._landed, claimed, now)
+        self._in_air += 1
         try:
-            launched = new and self._executor.launch(claimed.target, now, landed)
+            if new and self._executor.launch(claimed.target, now, landed):
+                return
         except Exception as bug:  # noqa: BLE001 - one target's bug must not take the others along
+            self._in_air -= 1
             self._broke(self._open(claimed, now), bug)
             return
-        if launched:
-            self._in_air += 1
-        else:
-            self._hand(self._open(claimed, now))
+        self._in_air -= 1
+        self._hand(self._open(claimed, now))
 
     def _hand(self, case: Case) -> None:
         self._agenda.hand(Course(case, self._executor.course(case)))
@@ -150,35 +155,39 @@ class Runner:
         """A launched call came back. Called by the transport: nothing may be raised."""
         try:
             self._in_air -= 1
-            outcome = None
-            if type(said) is Answered:
-                outcome = of_answer(claimed.target, said, sent, self._clock.monotonic())
-            if outcome is None:
-                self._look_closer(claimed, sent, said)
-            else:
-                self._agenda.closed()
-                self._recorder.settle_at_once(outcome, claimed.pass_no)
-                self._settled(outcome)
+            self._take_in(claimed, sent, said)
             self._agenda.deal()
         except Exception as bug:  # noqa: BLE001 - raised where somebody can see it
             self._broken = self._broken or bug
-            self._switch.throw(Stop("record", "a bug of ours: see exit code 1"))
+            self._switch.throw(Stop("internal_error", "a bug of ours"))
         if not self._in_air:
             self._down.set()
 
-    def _look_closer(
+    def _take_in(
         self, claimed: ClaimedTarget, sent: float, said: Evidence | Exception | None
     ) -> None:
-        """More than an outcome at once: a case is made of it, which may have to go on."""
-        case = self._open(claimed, sent)
-        if said is None:
-            self._hand(case)
-        elif isinstance(said, Exception):
+        """Settle the target at once, or make a case of it, which may have to go on."""
+        outcome = case = None
+        done = False
+        try:
+            if type(said) is Answered:
+                outcome = of_answer(claimed.target, said, sent, self._clock.monotonic())
+            if outcome is None and not isinstance(said, Exception):
+                case = self._open(claimed, sent)
+                done = self._executor.landed(case, said, sent)
+        except Exception as bug:  # noqa: BLE001 - one target's bug must not take the others along
+            said = bug
+        if isinstance(said, Exception):
+            case = case or Case(claimed.target, claimed.pass_no, sent)
             self._executor.broke(case)
             self._broke(case, said)
-        elif self._executor.landed(case, said, sent):
+        elif outcome is not None:
+            self._agenda.closed()
+            self._recorder.settle_at_once(outcome, claimed.pass_no)
+            self._settled(outcome)
+        elif case is not None and done:
             self._close(case)
-        else:
+        elif case is not None:
             self._hand(case)
 
     # ------------------------------------------------------------ by the crew
