@@ -133,6 +133,23 @@ def test_put_off_with_commands_then_in_doubt(temporary: Store) -> None:
     assert counted(temporary) == {"cancelled_incomplete": 1}
 
 
+def test_a_retry_that_is_put_off_with_commands_outdates_a_failure(temporary: Store) -> None:
+    """Something was cancelled since, and the rest is open: no report says failed of that."""
+    plan(temporary, devices(3))
+    claim(temporary, 3)
+    record(temporary, outcome(0, "failed"), outcome(1, "rejected"), outcome(2, "failed"))
+    claim(temporary, pass_no=2, members=(0, 1, 2))
+    record(temporary, Entry(0, 2, (told("1"),), None), put_off(0, 2), put_off(1, 2), put_off(2, 2))
+    assert [kind for kind, _, _ in kinds(temporary)] == [
+        "cancelled_incomplete",
+        "rejected",
+        "failed",
+    ]
+    assert counted(temporary) == {"cancelled_incomplete": 1, "rejected": 1, "failed": 1}
+    claim(temporary, pass_no=3, members=(0,))
+    assert counted(temporary) == {"cancelled_incomplete": 1, "rejected": 1, "failed": 1}
+
+
 def test_the_last_pass_wins(temporary: Store) -> None:
     """A retried target shows its last outcome; a deferral in between says nothing."""
     plan(temporary, devices(2))

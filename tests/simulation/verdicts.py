@@ -59,7 +59,8 @@ def read(ledger: Ledger, run: int, targets: int) -> Read:
         if ordinal in in_doubt:
             outcomes[ordinal] = "cancelled_incomplete" if recorded.get(ordinal) else "unknown"
         elif ordinal in final:
-            outcomes[ordinal] = final[ordinal]
+            later = recorded.get(ordinal) and final[ordinal] in ("failed", "rejected", "not_found")
+            outcomes[ordinal] = "cancelled_incomplete" if later else final[ordinal]
         elif recorded.get(ordinal):
             outcomes[ordinal] = "cancelled_incomplete"
         else:

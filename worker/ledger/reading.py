@@ -89,6 +89,11 @@ _PUT_OFF_IN_PART = (
     .where(outcome.c.run == RUN, outcome.c.kind == DEFERRED, text(UNUSUAL))
     .where(_told.exists(), ~_settled.exists())
 )
+# What was cancelled after such an outcome, by a retry that was put off, makes it less than true.
+_NOTHING_EXECUTED = (OutcomeKind.FAILED, OutcomeKind.REJECTED, OutcomeKind.NOT_FOUND)
+_OUTDATED = _finals.add_columns(outcome.c.ordinal).where(
+    outcome.c.kind.in_([kind.value for kind in _NOTHING_EXECUTED]), text(UNUSUAL), _told.exists()
+)
 
 
 def head_of(connection: Connection, row: Row[Any]) -> Head:
@@ -144,6 +149,7 @@ def count(connection: Connection, head: Head) -> dict[OutcomeKind, int]:
     for kind, number in connection.execute(_COUNTED, of_run):
         counts[OutcomeKind(kind)] = number
     doubtful = list(in_doubt(connection, head.number))
+    in_question = set(doubtful)
     for part in chunks(doubtful):
         for kind in connection.execute(_OVERTAKEN, {**of_run, "ordinals": part}).scalars():
             counts[OutcomeKind(kind)] -= 1
@@ -151,8 +157,12 @@ def count(connection: Connection, head: Head) -> dict[OutcomeKind, int]:
     counts[OutcomeKind.UNKNOWN] += len(doubtful) - len(touched)
     counts[OutcomeKind.CANCELLED_INCOMPLETE] += len(touched)
     counts[OutcomeKind.CANCELLED_INCOMPLETE] += _put_off_in_part(
-        connection, head.number, set(doubtful)
+        connection, head.number, in_question
     )
+    for kind, ordinal in connection.execute(_OUTDATED, of_run):
+        if ordinal not in in_question:
+            counts[OutcomeKind(kind)] -= 1
+            counts[OutcomeKind.CANCELLED_INCOMPLETE] += 1
     counts[OutcomeKind.NOT_ATTEMPTED] += head.targets - sum(counts.values())
     return counts
 
@@ -225,5 +235,7 @@ def _judge(
         kind = OutcomeKind.CANCELLED_INCOMPLETE if in_part else OutcomeKind.UNKNOWN
         return kind, doubt.mark.cause if doubt.mark else "crashed"
     if told:
-        return OutcomeKind(told.kind), told.cause
+        kind = OutcomeKind(told.kind)
+        outdated = in_part and kind in _NOTHING_EXECUTED
+        return OutcomeKind.CANCELLED_INCOMPLETE if outdated else kind, told.cause
     return OutcomeKind.CANCELLED_INCOMPLETE if in_part else OutcomeKind.NOT_ATTEMPTED, left
