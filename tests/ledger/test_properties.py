@@ -45,6 +45,8 @@ class Model:
     def outcome(self) -> str:
         if self.in_doubt:
             return "cancelled_incomplete" if self.touched else "unknown"
+        if self.touched and self.final in ("failed", "rejected", "not_found"):
+            return "cancelled_incomplete"  # cancelled since, or before: less than that is not true
         if self.final:
             return self.final
         return "cancelled_incomplete" if self.touched else "not_attempted"

@@ -151,8 +151,8 @@ BUGS = (
     Bug(
         "attempts have no end",
         "run/retry.py",
-        "        if attempt >= self.rules.attempts:\n            return None\n",
-        "",
+        "        return attempt >= self.rules.attempts\n",
+        "        return False\n",
     ),
     Bug(
         "in doubt, and blindly sent on resume",

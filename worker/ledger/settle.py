@@ -70,10 +70,7 @@ class Settling:
         self._keep_input = keep_input
         self._statements = hot_statements(dialect.name)
         self._sql = {name: Prepared(made, dialect) for name, made in self._statements.items()}
-        self._inserts = {
-            name: {size: self._sql[name].rows(size) for size in _GROUPS}
-            for name in ("command", "doubt", "outcome")
-        }
+        self._outcomes = {size: self._sql["outcome"].rows(size) for size in _GROUPS}
 
     def commit(
         self,
@@ -136,15 +133,15 @@ class Settling:
                 doubts.append(_doubt(run, entry, entry.verdict))
             elif entry.verdict is not None:
                 outcomes.append(_outcome(run, entry, entry.verdict, now_ms))
-        for name, rows in (("command", commands), ("doubt", doubts), ("outcome", outcomes)):
-            self._insert(connection, name, rows)
-
-    def _insert(self, connection: Connection, name: str, rows: Sequence[_Row]) -> None:
+        # Row by row: an upsert of many could need a journal of its own, so a file descriptor.
+        for name, rows in (("command", commands), ("doubt", doubts)):
+            if rows:
+                connection.exec_driver_sql(self._sql[name].sql, rows)
         at = 0
-        while at < len(rows):
-            size = next(size for size in _GROUPS if size <= len(rows) - at)
-            values = tuple(chain.from_iterable(rows[at : at + size]))
-            connection.exec_driver_sql(self._inserts[name][size], values)
+        while at < len(outcomes):
+            size = next(size for size in _GROUPS if size <= len(outcomes) - at)
+            values = tuple(chain.from_iterable(outcomes[at : at + size]))
+            connection.exec_driver_sql(self._outcomes[size], values)
             at += size
 
     def _command(

@@ -222,14 +222,13 @@ class Prepared:
         self.names: tuple[str, ...] = tuple(compiled.positiontup or ())
 
     def rows(self, count: int) -> str:
-        """The same insert for so many rows at once, their values one after another.
+        """A plain insert for so many rows at once, their values one after another.
 
         The database then runs through a group in one go, where it would let go of Python's lock,
         and wait for it again, at every row.
         """
-        start, _, values = self.sql.partition(" VALUES ")
-        row, conflict, rest = values.partition(" ON CONFLICT ")
-        return f"{start} VALUES {', '.join([row] * count)}{conflict}{rest}"
+        start, _, row = self.sql.partition(" VALUES ")
+        return f"{start} VALUES {', '.join([row] * count)}"
 
 
 def upsert(dialect: str, table: Table, changed: Sequence[str], where: Any = None) -> Insert:

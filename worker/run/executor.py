@@ -210,7 +210,7 @@ class Executor:
             return True
         if isinstance(last, Refused) and not last.transient:
             return True
-        return call.attempts >= self._policy.rules.attempts
+        return self._policy.spent(call.attempts)
 
     async def _by_search(self, case: Case, tries: int) -> None:
         """Cancel what a search shows, until nothing older than the first search is cached."""

@@ -73,12 +73,16 @@ class RetryPolicy:
 
         attempt counts from 1; started is the monotonic moment of the first one of this pass.
         """
-        if attempt >= self.rules.attempts:
+        if self.spent(attempt):
             return None
         delay = self.backoff(attempt)
         if self._clock.monotonic() + delay - started > self.rules.elapsed:
             return None
         return delay if budget.take() else None
+
+    def spent(self, attempt: int) -> bool:
+        """Whether this attempt, counted from 1, was the last of its pass."""
+        return attempt >= self.rules.attempts
 
     def may_repeat_cancel_all(self, first_sent: float | None) -> bool:
         """Whether a cancel-all that may have gone out at first_sent (monotonic) can go again."""
