@@ -192,7 +192,7 @@ BUGS = (
         "ledger/writer.py",
         "        if self._list is not None and not self._list.in_doubt:",
         "        if True:",
-        first=3_000,
+        first=5_000,
     ),
     Bug(
         "what is being connected for goes out after the stop",
