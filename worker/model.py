@@ -329,6 +329,7 @@ class RunRecord(Struct, frozen=True):
     first_started_ms: int | None = None
     rehearsal: Rehearsal | None = None
     end: RunEnd | None = None
+    clock_apart_ms: int = 0  # the greatest difference of clocks that the run saw
 
 
 class ReportRow(Struct, frozen=True):

@@ -176,3 +176,17 @@ def test_looking_makes_no_ledger(tmp_path: Path) -> None:
     store.close()
     assert str(raised.value) == f"last: no runs yet in ledger {tmp_path}/none/ledger.db"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pauses(store: Store, url: str) -> None:
+    """What a gateway asked for outlives the process; the later moment holds until it is over."""
+    seen = []
+    for until_ms in (5000, 9000, 7000):
+        store.keep_pause("https://one", until_ms)
+        seen.append(store.pause("https://one"))
+    other = Store.open(url)
+    seen += [other.pause("https://one"), other.pause("https://two")]
+    other.forget_pause("https://one")
+    seen.append(store.pause("https://one"))
+    other.close()
+    assert seen == [5000, 9000, 9000, 9000, None, None]

@@ -44,6 +44,10 @@ def everything(store: Store) -> None:
     store.resolve("r1")
     store.last_pass("r1")
     store.planned("r1")
+    store.commit("r1", [], now_ms=1, clock_apart_ms=2500)
+    store.keep_pause("https://gw", 5)
+    store.pause("https://gw")
+    store.forget_pause("https://gw")
 
 
 def test_postgresql_takes_every_statement(temporary: Store) -> None:
@@ -73,7 +77,7 @@ def test_hot_statements() -> None:
 def test_schema() -> None:
     """SQLite's tables are strict, and without row numbers where the key is the row."""
     here = [sql for sql in tables.schema(sqlite.dialect()) if "CREATE TABLE" in sql]
-    assert len(here) == 8
+    assert len(here) == 9
     assert all("STRICT" in sql for sql in here)
     rowids = [sql.split()[2] for sql in here if "WITHOUT ROWID" not in sql]
     assert rowids == ["run"]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import anyio
 import pytest
+from sqlalchemy import event
 
 from tests.ledger.plans import counted, devices, mark, outcome, plan, put_off, told
 from tests.simulation.clock import VirtualClock
@@ -501,3 +502,29 @@ async def test_the_bound(make: Callable[..., Writer], temporary: Store, seed: in
     assert open_most <= concurrency + ahead
     assert temporary.in_doubt("r1") == []
     assert sum(temporary.counts("r1").values()) == 120
+
+
+async def test_clocks_apart(make: Callable[..., Writer], temporary: Store) -> None:
+    """The greatest difference goes with the next group, once, and a smaller one never."""
+    writer = make(5)
+    updates = 0
+
+    def count(*said: Any) -> None:
+        nonlocal updates
+        updates += "clock_apart_ms" in said[2] and said[2].startswith("UPDATE")
+
+    event.listen(temporary._database.engine, "before_cursor_execute", count)
+    async with anyio.create_task_group() as group:
+        group.start_soon(writer.serve)
+        await writer.claim()
+        seen = []
+        for ms in (0, 2500, 1200, 2500, 9000):
+            writer.put_clock_apart(ms)
+            await writer.flush()
+            seen.append((temporary.run("r1").clock_apart_ms, updates))
+        writer.put_clock_apart(9001)
+        writer.close()
+    assert seen == [(0, 0), (2500, 1), (2500, 1), (2500, 1), (9000, 2)]
+    assert temporary.run("r1").clock_apart_ms == 9001
+    temporary.commit("r1", [], now_ms=1, clock_apart_ms=3000)  # as a resume that saw less
+    assert temporary.run("r1").clock_apart_ms == 9001

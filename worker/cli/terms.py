@@ -24,7 +24,7 @@ Verify = Literal["none", "touched", "all"]
 _CI_USERS = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILD_USER_ID", "BUILDKITE_BUILD_CREATOR")
 
 
-class Terms(Struct, frozen=True):
+class Terms(Struct, frozen=True, forbid_unknown_fields=True):
     """The job's word on how its list is worked off, limits resolved."""
 
     limits: Limits
@@ -59,13 +59,13 @@ class Terms(Struct, frozen=True):
 
 
 def terms_of(record: RunRecord) -> Terms:
-    """The terms that a run was planned with; UsageError when another version wrote them."""
+    """The terms that a run was planned with; UsageError when this version cannot read them all."""
     try:
         return msgspec.json.decode(record.settings, type=Terms)
-    except msgspec.DecodeError:
+    except msgspec.DecodeError as problem:
         raise UsageError(
-            f"run {record.run_id} was planned by cancel-worker {record.version}, whose terms this "
-            "version cannot read: plan it anew"
+            f"run {record.run_id} was planned by cancel-worker {record.version}, whose settings "
+            f"this version cannot read ({problem}): use that version, or plan it anew"
         ) from None
 
 

@@ -25,7 +25,7 @@ def _bound(kind: Kind) -> OrNone:
     return OrNone(kind.doc, of=kind)
 
 
-class Limits(Struct, frozen=True):
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds of a run, where neither a flag nor the job states them."""
 
     concurrency: Annotated[int, _CONCURRENCY] = 16

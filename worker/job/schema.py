@@ -207,7 +207,7 @@ class Abort(Struct, frozen=True):
     consecutive: int = 20
 
 
-class Source(Struct, frozen=True):
+class Source(Struct, frozen=True, forbid_unknown_fields=True):
     """A file that the list came from."""
 
     file: str

@@ -16,12 +16,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, StaticPool, create_engine, event, insert, select
+from sqlalchemy import Connection, StaticPool, create_engine, event, insert, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from worker.errors import CancelWorkerError, LedgerError, UsageError
 from worker.ledger import tables
+from worker.ledger.migrations import FIRST_VERSION, SCHEMA_VERSION, statements_since
 
 BUSY_TIMEOUT = 60.0  # seconds that another process may hold the write lock
 
@@ -39,6 +40,7 @@ _SAYINGS = {
     sqlite3.SQLITE_NOMEM: "out of memory",
     sqlite3.SQLITE_CONSTRAINT: "a record contradicts an earlier one",
 }
+_IS_VERSION = tables.meta.c.name == "schema"
 _FAILURES = (SQLAlchemyError, sqlite3.Error, UnicodeError, OverflowError)
 
 
@@ -144,26 +146,26 @@ class Database:
     def _settle_schema(self) -> None:
         with self._transaction("BEGIN") as connection:
             version = self._version(connection)  # before anything of a foreign file is changed
-        if version is not None and version > tables.SCHEMA_VERSION:
-            said = f"ledger {self.name}: written by a newer cancel-worker (schema {version})"
-            raise UsageError(f"{said}: use that version, or give another ledger.url")
         self.raw.execute("PRAGMA journal_mode=WAL")
         self.raw.execute("PRAGMA synchronous=FULL")
-        if version is None:
+        if version != SCHEMA_VERSION:
             with self._transaction("BEGIN IMMEDIATE") as connection:
-                if self._version(connection) is None:  # another process may have been first
-                    _create(connection)
+                _bring_up_to_date(connection, self._version(connection))  # as it is under the lock
 
     def _version(self, connection: Connection) -> int | None:
-        """The schema's version; None for a database that nobody has used yet."""
+        """The schema's version; None for an empty database. UsageError for one we cannot use."""
         names = self.engine.dialect.get_table_names(connection)
         if not names:
             return None
         if tables.meta.name in names and tables.run.name in names:
-            query = select(tables.meta.c.value).where(tables.meta.c.name == "schema")
+            query = select(tables.meta.c.value).where(_IS_VERSION)
             value = connection.execute(query).scalar()
-            if value is not None and value.isdigit():
-                return int(value)
+            version = int(value) if value is not None and value.isdigit() else 0
+            if version > SCHEMA_VERSION:
+                said = f"ledger {self.name}: written by a newer cancel-worker (schema {version})"
+                raise UsageError(f"{said}: use that version, or give another ledger.url")
+            if version >= FIRST_VERSION:
+                return version
         raise UsageError(f"ledger {self.name}: a database, but not a ledger: give another one")
 
 
@@ -193,11 +195,16 @@ def _error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
-def _create(connection: Connection) -> None:
-    for statement in tables.schema(connection.dialect):
+def _bring_up_to_date(connection: Connection, version: int | None) -> None:
+    """Make the tables, or change those of an older schema; nothing where another was first."""
+    todo = tables.schema(connection.dialect) if version is None else statements_since(version)
+    for statement in todo:
         connection.exec_driver_sql(statement)
-    version = {"name": "schema", "value": str(tables.SCHEMA_VERSION)}
-    connection.execute(insert(tables.meta), [version])
+    value = str(SCHEMA_VERSION)
+    if version is None:
+        connection.execute(insert(tables.meta), [{"name": "schema", "value": value}])
+    else:
+        connection.execute(update(tables.meta).where(_IS_VERSION).values(value=value))
 
 
 def _begin(connection: Connection) -> None:

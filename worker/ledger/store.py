@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from worker.errors import UsageError
 from worker.ledger import across, doubts, reading, tables
@@ -33,6 +33,7 @@ from worker.model import (
 )
 
 _run = tables.run.c
+_pause = tables.pause.c
 
 
 class Store:
@@ -163,11 +164,24 @@ class Store:
     # ------------------------------------------------------------ while it is on
 
     def commit(
-        self, run_id: str, entries: Sequence[Entry], claim: Claim | None = None, *, now_ms: int
+        self,
+        run_id: str,
+        entries: Sequence[Entry],
+        claim: Claim | None = None,
+        *,
+        now_ms: int,
+        clock_apart_ms: int = 0,
     ) -> Granted:
-        """Record entries and claim targets in one transaction, durable when this returns."""
+        """Record entries and claim targets in one transaction, durable when this returns.
+
+        `clock_apart_ms`, if not 0, is kept with the run where it is greater than what was.
+        """
         with self._database.write() as connection:
             head = self._head(connection, run_id)
+            if clock_apart_ms:
+                grew = (_run.run == head.number, _run.clock_apart_ms < clock_apart_ms)
+                apart = update(tables.run).where(*grew).values(clock_apart_ms=clock_apart_ms)
+                connection.execute(apart)
             return self._settling.commit(connection, head, entries, claim, now_ms)
 
     def recorded_elsewhere(self, run_id: str, ordinal: int, ids: Sequence[str]) -> set[str]:
@@ -175,6 +189,28 @@ class Store:
         with self._database.read() as connection:
             head = self._head(connection, run_id)
             return across.recorded_elsewhere(connection, head, ordinal, ids)
+
+    # ------------------------------------------------------------ a gateway that asked for rest
+
+    def pause(self, gateway: str) -> int | None:
+        """Until when this gateway (its URL) asked for rest, in Unix ms; None when it did not."""
+        with self._database.read() as connection:
+            return _pause_of(connection, gateway)
+
+    def keep_pause(self, gateway: str, until_ms: int) -> None:
+        """Keep until when the gateway asked for rest; the later of two moments holds."""
+        with self._database.write() as connection:
+            kept = _pause_of(connection, gateway)
+            if kept is None or kept < until_ms:
+                connection.execute(delete(tables.pause).where(_pause.gateway == gateway))
+                connection.execute(
+                    insert(tables.pause), [{"gateway": gateway, "until_ms": until_ms}]
+                )
+
+    def forget_pause(self, gateway: str) -> None:
+        """The gateway's rest is over, or its moment cannot be right."""
+        with self._database.write() as connection:
+            connection.execute(delete(tables.pause).where(_pause.gateway == gateway))
 
     # ------------------------------------------------------------ what is left open
 
@@ -297,6 +333,10 @@ class Store:
             return f"{text}: no such run in ledger {self._database.name}: see `cancel-worker runs`"
         listed = ", ".join(candidates[:10]) + (", …" if len(candidates) > 10 else "")
         return f"{text}: {len(candidates)} runs begin so: write one of {listed}"
+
+
+def _pause_of(connection: Connection, gateway: str) -> int | None:
+    return connection.execute(select(_pause.until_ms).where(_pause.gateway == gateway)).scalar()
 
 
 def _row(connection: Connection, run_id: str) -> Row[Any]:

@@ -23,12 +23,11 @@ from sqlalchemy import (
     Table,
     Text,
     Update,
+    text,
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
-
-SCHEMA_VERSION = 1
 
 metadata = MetaData()
 drafts = MetaData()  # temporary tables: one connection's, gone with it
@@ -84,6 +83,8 @@ run = Table(
     _int("finished_ms", null=True),
     _int("doubts", null=True),  # targets in doubt when it finished: most runs have none
     _blob("end"),  # JSON of a RunEnd
+    # The greatest difference of clocks that the run saw.
+    Column("clock_apart_ms", _INT, nullable=False, server_default=text("0")),
     sqlite_strict=True,
 )
 
@@ -174,6 +175,10 @@ command = _keyed(
     _blob("inputData"),
 )
 Index("command_id", command.c.commandId)
+
+pause = _keyed(  # until when a gateway asked for rest, by its URL
+    "pause", _text("gateway", key=True), _int("until_ms")
+)
 
 # Where rows are laid out before a plan is frozen. An absent identity is '' here, which no
 # identity can be, so that grouping needs no rule for nulls.

@@ -59,6 +59,8 @@ class Writer:
         self._settling: set[int] = set()  # of those, put since
         self._enough = 0  # so many of these make room for a claim
         self._list: PassList | None = None
+        self._clock_apart_ms = 0  # the greatest that was put
+        self._grown_apart_ms = 0  # the same, if it is not committed yet
         self._claims: deque[Waiter[list[ClaimedTarget]]] = deque()
         self._asks: list[Ask[Any]] = []
         self._unfetched: list[ClaimedTarget] = []
@@ -98,6 +100,11 @@ class Writer:
             if self._claims and len(self._settling) >= self._enough:
                 self._wake.set()
 
+    def put_clock_apart(self, ms: int) -> None:
+        """Record with the next group that clocks were seen so far apart, if never so far before."""
+        if ms > self._clock_apart_ms:
+            self._clock_apart_ms = self._grown_apart_ms = ms
+
     async def claim(self) -> list[ClaimedTarget]:
         """The next targets of the pass, durably claimed; [] when its list is exhausted.
 
@@ -131,7 +138,7 @@ class Writer:
 
     async def flush(self) -> None:
         """Return when all that was put is durable. Raises LedgerError."""
-        if self._entries or self._committing or self._failure:
+        if self._entries or self._committing or self._grown_apart_ms or self._failure:
             await self.ask(_nothing)
 
     def close(self) -> None:
@@ -185,7 +192,8 @@ class Writer:
         return bool(self._claims) and len(self._settling) >= self._enough
 
     def _idle(self) -> bool:
-        return not (self._entries or self._asks or self._claims or self._unfetched)
+        waiting = self._asks or self._claims or self._unfetched
+        return not (self._entries or self._grown_apart_ms or waiting)
 
     def _batch(self) -> int:
         return max(1, self._ahead * 2 // 3)
@@ -204,9 +212,11 @@ class Writer:
     async def _commit(self) -> None:
         if self._closing:
             self._put_back()
-        group = _Group(self._list, self._next_claim(), self._settling, self._asks)
+        group = _Group(
+            self._list, self._next_claim(), self._settling, self._asks, self._grown_apart_ms
+        )
         self._committing, self._entries = self._entries, []
-        self._settling, self._asks, self._due = set(), [], False
+        self._settling, self._asks, self._due, self._grown_apart_ms = set(), [], False, 0
         now_ms = self._clock.wall_ms()
         try:
             with anyio.CancelScope(shield=True):  # what was written must be known as written
@@ -236,8 +246,14 @@ class Writer:
     def _write(self, group: _Group, now_ms: int) -> Granted:
         """In the writer's thread: the group and its claim, then the questions."""
         granted = Granted([], [], [])
-        if self._committing or group.claim:
-            granted = self._store.commit(self._run_id, self._committing, group.claim, now_ms=now_ms)
+        if self._committing or group.claim or group.clock_apart_ms:
+            granted = self._store.commit(
+                self._run_id,
+                self._committing,
+                group.claim,
+                now_ms=now_ms,
+                clock_apart_ms=group.clock_apart_ms,
+            )
         for ask in group.asks:
             ask.answer()
         return granted
@@ -296,6 +312,7 @@ class _Group(Struct):
     claim: Claim | None
     settling: set[int]
     asks: list[Ask[Any]]
+    clock_apart_ms: int  # 0: not greater than before
 
 
 def _nothing() -> None:

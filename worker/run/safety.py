@@ -21,7 +21,7 @@ _TROUBLE = {*_FAILURES, OutcomeKind.NOT_FOUND, OutcomeKind.NOT_ATTEMPTED}  # all
 _NO_ANSWER = {OutcomeKind.FAILED, OutcomeKind.UNKNOWN}
 
 
-class AbortRules(Struct, frozen=True):
+class AbortRules(Struct, frozen=True, forbid_unknown_fields=True):
     """The `abort` section of a job."""
 
     failed: float = 0.05  # share of the last settled targets

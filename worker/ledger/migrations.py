@@ -1,0 +1,30 @@
+"""The statements that carry an older ledger forward, one entry for each schema.
+
+`tables.py` describes today's schema, and a new ledger is made from it. An older ledger gets the
+statements of every later version, in one transaction. A test compares both ways.
+To change the schema: change `tables.py` (a new column goes to the end of its table) and add one
+entry here. An entry is never changed once a release has it.
+"""
+
+from __future__ import annotations
+
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    2: (
+        "ALTER TABLE run ADD COLUMN clock_apart_ms INTEGER DEFAULT 0 NOT NULL",
+        """CREATE TABLE pause (
+            gateway TEXT NOT NULL, until_ms INTEGER NOT NULL, PRIMARY KEY (gateway)
+        ) WITHOUT ROWID, STRICT""",
+    ),
+}
+
+FIRST_VERSION = 1
+SCHEMA_VERSION = max(MIGRATIONS)
+
+
+def statements_since(version: int) -> list[str]:
+    """What a ledger of this schema lacks, in order."""
+    return [
+        statement
+        for later in range(version + 1, SCHEMA_VERSION + 1)
+        for statement in MIGRATIONS[later]
+    ]
