@@ -31,8 +31,10 @@ def rows() -> dict[int, tuple[str, list[str]]]:
 
 
 def test_every_fault_has_its_row() -> None:
-    """1 to 93, without 47, each once."""
-    assert [int(line[1]) for line in LINE.finditer(TABLE)] == [n for n in range(1, 94) if n != 47]
+    """1 to 93, without 47, and of those up to 109 what is built, each once and in order."""
+    found = [int(line[1]) for line in LINE.finditer(TABLE)]
+    later = [number for number in found if 93 < number < 110]
+    assert found == [*(n for n in range(1, 94) if n != 47), *sorted(set(later))]
 
 
 def test_every_test_exists() -> None:

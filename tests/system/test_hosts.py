@@ -163,6 +163,29 @@ def test_a_key_that_others_could_have_read_is_refused(tmp_path: Path, flaw: str)
         assert gateway.world.truth().requests == {}
 
 
+def test_a_configuration_that_others_could_have_written(tmp_path: Path) -> None:
+    """Row 104: config.yaml of a folder like /tmp: refused by name before anything is sent."""
+    with stage(tmp_path, busy=0.5) as gateway:
+        place = tmp_path / "open"
+        place.mkdir()
+        place.chmod(0o1777)
+        gateway.folder = place
+        (place / "config.yaml").write_text("limits: {concurrency: 2}\n")
+        job = gateway.job("borrowed", devices(3))
+        for words in (["run", job, "--yes"], ["plan", job, "--preview"], ["resume", "last"]):
+            done = gateway.command(*words)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert f"config.yaml is not used to send: folder {place} has mode 1777" in done.stderr
+            assert "give --config config.yaml" in done.stderr
+        assert gateway.world.truth().requests == {}
+        assert gateway.command("check", job).returncode == 0
+        rehearsed = gateway.command("run", job, "--rehearse", CANCEL_WORKER_LOOKUP_WAIT="2s")
+        assert rehearsed.returncode == 0, rehearsed.stderr
+        assert gateway.command("runs").returncode == 0
+        assert gateway.command("run", job, "--yes", "--config", "config.yaml").returncode == 0
+        assert gateway.command("verify", "last").returncode == 2
+
+
 # ---------------------------------------------------------------- limits
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from worker.config.file import PLACES, VARIABLE, find
 from worker.config.keys import KeySource, read_credentials
 from worker.config.kinds import UnfitError
 from worker.config.limits import Ceiling, Limits
@@ -25,17 +26,14 @@ from worker.config.options import (
     Options,
     build,
 )
-from worker.config.places import NamedFinding, Place, raise_any
-from worker.config.sources import VARIABLE, Node, Sources, variable
+from worker.config.places import Place, raise_any
+from worker.config.sources import Node, Sources, variable
 from worker.config.urls import is_loopback, sqlite_url, without_user
 from worker.errors import InvalidInputError, RefusedError, UsageError
 from worker.gateway.token import Credentials
 from worker.gateway.transport import TransportSettings
 from worker.run.reconcile import LookupRules
 from worker.run.retry import RetryRules
-
-#: Where the configuration is looked for when nobody names it.
-PLACES = (Path("config.yaml"), Path("/etc/cancel-worker/config.yaml"))
 
 
 class Gateway(Struct, frozen=True):
@@ -96,9 +94,12 @@ class Settings(Struct, frozen=True):
     log: LogOptions
     warnings: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()  # what a command that sends would still need
+    distrust: str | None = None  # why the file may not be used to send
 
     def require_gateway(self) -> Gateway:
         """The gateway, for a command that sends; UsageError says what to give first."""
+        if self.distrust is not None:
+            raise UsageError(self.distrust)
         if self.gateway is None or self.missing:
             lacking = "\n".join(f"  {line}" for line in self.missing)
             raise UsageError(
@@ -130,7 +131,7 @@ def load_settings(
     Raises InvalidInputError with everything that is wrong, UsageError for a named file that is
     missing.
     """
-    path = _find(config, environ.get(VARIABLE, ""), places)
+    path, distrust = find(config, environ.get(VARIABLE, ""), places)
     sources = Sources()
     if path is not None:
         sources.read_file(path, load)
@@ -138,29 +139,8 @@ def load_settings(
     sources.read_flags(flags or {})
     _check(sources, build(sources.values))
     raise_any(sources.findings, sources.more)
-    return _settings(sources, str(path) if path is not None else "defaults", environ)
-
-
-def _find(config: str | None, named: str, places: Sequence[Path]) -> Path | None:
-    """The file to read; one that somebody names must be there."""
-    if config is None and not named:
-        return next((path for path in places if _is_there(path)), None)
-    name, who = (named, VARIABLE) if config is None else (config, "--config")
-    if not name or not _is_there(Path(name)):
-        finding = NamedFinding(who, 0, 0, f"there is no file {name!r}", "name one that exists")
-        raise_any([finding])
-    return Path(name)
-
-
-def _is_there(path: Path) -> bool:
-    """Whether there is something; what cannot be looked at is there, or a ceiling would vanish."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return False
-    except OSError:
-        return True
-    return True
+    settings = _settings(sources, str(path) if path is not None else "defaults", environ)
+    return msgspec.structs.replace(settings, distrust=distrust)
 
 
 def _check(sources: Sources, options: Options) -> None:

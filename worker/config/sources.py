@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, MutableMapping, Seque
 from pathlib import Path
 from typing import Any, Protocol
 
+from worker.config.file import VARIABLE
 from worker.config.kinds import Kind, Many, Origin, OrNone, UnfitError
 from worker.config.options import KEYS, LATER, Option, Tree, options, tree
 from worker.config.places import Place
@@ -19,8 +20,6 @@ from worker.job.findings import known_or, nearest, shown
 from worker.model import Secret
 
 PREFIX = "CANCEL_WORKER_"
-#: Names the configuration file.
-VARIABLE = "CANCEL_WORKER_CONFIG"
 
 _FLAGS = {"ledger.url": "--ledger"}  # all others are named after their path
 _LATER = UnfitError("not supported yet")
