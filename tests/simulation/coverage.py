@@ -96,7 +96,7 @@ def _answered_and_lost(world: World) -> int:
 
 
 def _two_spellings(world: World) -> int:
-    return int(len(world.rows) > world.setup.devices)
+    return int(any(world.twins(start.listing) for start in world.starts))
 
 
 def _cached_meanwhile(world: World) -> int:
@@ -104,7 +104,7 @@ def _cached_meanwhile(world: World) -> int:
 
 
 def _two_workers(world: World) -> int:
-    return int(len(world.ledgers) == 2)
+    return int(world.setup.kind == "two")
 
 
 def _leaks_possible(world: World) -> int:
@@ -141,7 +141,7 @@ def _never_failed(world: World) -> None:
         return
     for start in world.starts:
         for outcome in start.settled:
-            key = world.keys[outcome.target.ordinal]
+            key = start.listing.keys[outcome.target.ordinal]
             if outcome.kind == "failed" and world.gateway.taken.get((start.run, key)):
                 world.wrong(5, f"row 41: target {outcome.target.ordinal} failed, but was executed")
 
@@ -222,16 +222,15 @@ def _anomalous(world: World) -> None:
         if exchange.anomaly and exchange.fate is not None and exchange.proof == "OK":
             if exchange.fault == "other_command" and exchange.commandId is None:
                 continue
-            ordinal = world.ordinals[exchange.key]
             settled = [
                 outcome.kind.value
                 for start in world.starts
                 if start.run == exchange.run
                 for outcome in start.settled
-                if outcome.target.ordinal == ordinal
+                if outcome.target.ordinal == start.listing.ordinals[exchange.key]
             ]
             if settled and "anomalous" not in settled:
-                world.wrong(4, f"target {ordinal} broke the contract and is {settled}")
+                world.wrong(4, f"target {exchange.key} broke the contract and is {settled}")
 
 
 _REQUIRED: dict[int, Callable[[World], None]] = {

@@ -47,7 +47,7 @@ def check(world: World) -> None:
         _paced(world, start)
         _canaries(world, start)
     for start in _last_of_each_run(world):
-        found = read(world.ledgers[start.worker], start.run % 100, len(world.rows))
+        found = recorded(world, start)
         _truthful(world, start, found)
         if start is world.starts[-1] or len(world.ledgers) > 1:
             _looked_up(world, start, found)
@@ -62,8 +62,12 @@ def check(world: World) -> None:
 
 def after_crash(world: World, start: Start) -> None:
     """The state that a crash leaves names everything that may have happened."""
-    found = read(world.ledgers[start.worker], start.run % 100, len(world.rows))
-    _truthful(world, start, found)
+    _truthful(world, start, recorded(world, start))
+
+
+def recorded(world: World, start: Start) -> Read:
+    """What the tables say now of the run of a start."""
+    return read(world.ledgers[start.worker], start.run % 100, len(start.listing.rows))
 
 
 def _last_of_each_run(world: World) -> list[Start]:
@@ -76,7 +80,7 @@ def _last_of_each_run(world: World) -> list[Start]:
 
 def _truthful(world: World, start: Start, found: Read) -> None:
     everywhere = _ids_in(world.ledgers[start.worker])
-    for key, ordinal in world.ordinals.items():
+    for key, ordinal in start.listing.ordinals.items():
         outcome = found.outcomes[ordinal]
         taken = world.gateway.taken.get((start.run, key), set())
         mine = found.recorded.get(ordinal, {})
@@ -84,7 +88,7 @@ def _truthful(world: World, start: Start, found: Read) -> None:
         if outcome not in _UNCERTAIN and (lost := taken - everywhere):
             world.wrong(2, f"{said}, {sorted(lost)} are nowhere on record")
         _invented(world, key, mine, taken, outcome, said)
-        others = _of_twin(world, key, found)
+        others = _of_twin(world, start, key, found)
         if outcome == "cancelled":
             if not mine.keys() | others or not taken <= mine.keys() | others:
                 world.wrong(4, f"{said}, recorded {sorted(mine)}, taken {sorted(taken)}")
@@ -112,11 +116,11 @@ def _invented(
                 world.wrong(3, f"{said}, {commandId} is on record and is not cancelled")
 
 
-def _of_twin(world: World, key: Key, found: Read) -> set[str]:
+def _of_twin(world: World, start: Start, key: Key, found: Read) -> set[str]:
     """Ids on record for the same device as the job spells it otherwise."""
     thing = world.gateway.by_key[key]
     other = thing.by_asset if key == thing.by_keys else thing.by_keys
-    ordinal = world.ordinals.get(other)
+    ordinal = start.listing.ordinals.get(other)
     return set() if ordinal is None else set(found.recorded.get(ordinal, {}))
 
 
@@ -129,8 +133,8 @@ def _looked_up(world: World, start: Start, found: Read) -> None:
     """What was in doubt is settled by a look-up after the last attempt, or not at all."""
     witness = world.witness
     sent = {(e.run, e.key) for e in world.gateway.exchanges if e.kind == "cancel"}
-    for key, ordinal in world.ordinals.items():
-        doubts = dict(witness.doubtful.get((start.worker, key), {}))
+    for key, ordinal in start.listing.ordinals.items():
+        doubts = dict(witness.doubtful.get((start.run, key), {}))
         for commandId in found.recorded.get(ordinal, {}):
             doubts.pop(commandId, None)  # a call by id that is on record has nothing to look for
         outcome = found.outcomes[ordinal]
@@ -138,7 +142,7 @@ def _looked_up(world: World, start: Start, found: Read) -> None:
             continue  # in doubt from another run, or claimed and not sent
         if doubts and outcome not in _UNCERTAIN:
             last = max(doubts.values())
-            looked = witness.looked_up.get((start.worker, key), -1.0)
+            looked = witness.looked_up.get((start.run, key), -1.0)
             if looked < last + world.setup.lookup.wait * 0.99:
                 said = f"target {ordinal} {key} is {outcome}, in doubt at {last:.3f} and not"
                 world.wrong(4, f"{said} looked up since ({looked:.3f})")
@@ -200,7 +204,7 @@ def _bounded(world: World, start: Start) -> None:
         world.wrong(9, f"{repeats} repetitions of {calls} calls, {allowed:.1f} are allowed")
     for (number, key), count in witness.look_ups.items():
         if number == start.number:
-            ids = 1 if setup.scope == "all_cached" and not setup.by_id else 60
+            ids = 1 if start.listing.scope == "all_cached" and not setup.by_id else 60
             doubts = witness.unsure[number, key] + witness.inherited[key] + start.number
             most = setup.lookup.tries * (doubts + ids)
             if count > most:
@@ -228,5 +232,7 @@ def _canaries(world: World, start: Start) -> None:
 def outcomes_by_device(world: World) -> Counter[tuple[Key, str]]:
     """What became of each device, whatever the order of the list."""
     start = world.starts[-1]
-    found = read(world.ledgers[start.worker], start.run % 100, len(world.rows))
-    return Counter((key, found.outcomes[ordinal]) for key, ordinal in world.ordinals.items())
+    found = recorded(world, start)
+    return Counter(
+        (key, found.outcomes[ordinal]) for key, ordinal in start.listing.ordinals.items()
+    )

@@ -15,18 +15,40 @@ from typing import Any, TypeVar
 
 import anyio
 import msgspec
+from msgspec import Struct
 
 from tests.simulation.clock import WALL_MS
+from tests.simulation.truth import Key
 from worker.ledger.entry import NewRun
 from worker.ledger.store import Store
 
 T = TypeVar("T")
+Row = tuple[str | None, str | None, str | None, str | None]
 
 _KNOWN = {"_url", "_database", "_settling", "_heads"}
 _POOL: list[Store] = []
 _LISTED_PER_DEVICE = 4
 
 Plan = tuple[str, int, int, bool, bool]  # scope, devices, variant, twin spelling, backwards
+
+
+class Listing(Struct, eq=False):
+    """The list of a run, in the order of its plan."""
+
+    job: str
+    scope: str  # all_cached | listed
+    rows: list[Row]  # productKey, deviceKey, assetId, commandIds
+    keys: list[Key] = []  # the devices, as spelled
+    ordinals: dict[Key, int] = {}
+
+    def __post_init__(self) -> None:
+        self.keys = [(row[2],) if row[2] else (row[0] or "", row[1] or "") for row in self.rows]
+        self.ordinals = {key: ordinal for ordinal, key in enumerate(self.keys)}
+
+    def calls(self, key: Key) -> list[str | None]:
+        """The command of each call that a target of the list needs; None: all of them."""
+        listed = self.rows[self.ordinals[key]][3]
+        return [*listed.split()] if listed else [None]
 
 
 class FailingStore(Exception):  # noqa: N818
@@ -151,25 +173,24 @@ def planned(plan: Plan) -> sqlite3.Connection:
     store, empty = _empty()
     store._heads.clear()
     empty.backup(store._database.raw)
-    freeze(store, plan, "run-1")
+    freeze(store, listing_of(plan), "run-1")
     return _copy(store._database.raw)
 
 
-def freeze(store: Store, plan: Plan, run_id: str) -> None:
+def freeze(store: Store, listing: Listing, run_id: str) -> None:
     """Plan a run as the command line would."""
-    scope = plan[0]
     with store.draft() as draft:
-        draft.add([(0, 10 + n, 5, *row) for n, row in enumerate(rows_of(plan))])
+        draft.add([(0, 10 + n, 5, *row) for n, row in enumerate(listing.rows)])
         store.freeze(
             draft,
             NewRun(
                 run_id=run_id,
-                job="sim",
+                job=listing.job,
                 reason=None,
                 actor="nobody",
                 orgId="o1",
                 gateway="sim http://gateway.sim",
-                scope=scope,
+                scope=listing.scope,
                 version="0",
                 planned_ms=WALL_MS,
                 settings=b"{}",
@@ -178,11 +199,15 @@ def freeze(store: Store, plan: Plan, run_id: str) -> None:
         )
 
 
-def rows_of(plan: Plan) -> list[tuple[str | None, str | None, str | None, str | None]]:
-    """productKey, deviceKey, assetId, commandIds of each target, in the order of the plan."""
+def listing_of(plan: Plan) -> Listing:
+    """The list of a plan."""
+    return Listing("sim", plan[0], _rows_of(plan))
+
+
+def _rows_of(plan: Plan) -> list[Row]:
     scope, devices, variant, twin, backwards = plan
     chance = Random(f"{plan[:4]}")
-    rows: list[tuple[str | None, str | None, str | None, str | None]] = []
+    rows: list[Row] = []
     for index in range(devices):
         ids = None
         if scope == "listed":

@@ -13,7 +13,7 @@ from typing import Any, cast
 from msgspec import Struct
 
 from tests.simulation.gateway import ACCESS_KEY, SECRET_KEY
-from tests.simulation.ledgers import Ledger
+from tests.simulation.ledgers import Ledger, Listing
 from tests.simulation.setup import Setup
 from worker.cli.engine import Engine, Place, Work
 from worker.cli.resuming import what_is_left
@@ -40,8 +40,9 @@ class Start(Struct, eq=False):
     number: int
     worker: int
     run_id: str
-    run: int  # its number in the ledger
+    run: int  # its number in the ledger, and 100 times its worker's
     began: float
+    listing: Listing
     legs: tuple[Leg, ...] = ()
     settled: list[Outcome] = []
     stop: Stop | None = None

@@ -19,13 +19,14 @@ _OPEN = {"unknown", "cancelled_incomplete"}
 def outcomes(world: World) -> dict[int, int]:
     """Check every target that was called once; how many that were, by the row of its fault."""
     checked: dict[int, int] = defaultdict(int)
-    if len(world.starts) != 1 or len(world.rows) > world.setup.devices:
+    if len(world.starts) != 1 or world.twins(world.starts[0].listing):
         return checked
+    keys = world.starts[0].listing.keys
     by_key: dict[Key, list[Exchange]] = defaultdict(list)
     for exchange in world.gateway.exchanges:
         by_key[exchange.key].append(exchange)
     for outcome in world.starts[0].settled:
-        exchanges = by_key[world.keys[outcome.target.ordinal]]
+        exchanges = by_key[keys[outcome.target.ordinal]]
         calls = [e for e in exchanges if e.kind == "cancel" and e.proof != "TK"]
         if len(calls) != 1 or calls[0].commandId is not None or not calls[0].row:
             continue

@@ -35,7 +35,7 @@ def _in_short(world: World) -> str:
     setup = world.setup
     how = "by id" if setup.by_id else setup.scope
     return (
-        f"{setup.kind}, {len(world.rows)} targets {how}, concurrency {setup.concurrency}, "
+        f"{setup.kind}, {len(world.listing.rows)} targets {how}, concurrency {setup.concurrency}, "
         f"weather {setup.weather.cancel or 'calm'}, crashes {list(setup.crashes) or 'none'}"
     )
 

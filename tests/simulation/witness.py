@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ class Witness:
         self._world = world
         self.paused_until: dict[int, tuple[float, float]] = {}  # by start: heard, until; loop time
         self.must_stop: list[tuple[int, float, str]] = []  # start, loop time, rule
+        # Calls in doubt, each since when, and look-ups, by run and device as spelled.
         self.doubtful: dict[tuple[int, Key], dict[str | None, float]] = defaultdict(dict)
         self._seen_cached: dict[tuple[int, Key], float] = {}
         self.looked_up: dict[tuple[int, Key], float] = {}  # a whole look-up, begun then
@@ -72,9 +74,9 @@ class Witness:
         self._cancel_begins(start, exchange, name)
 
     def _cancel_begins(self, start: Start, exchange: Exchange, name: str) -> None:
-        world, wrong, place = self._world, self._world.wrong, (start.worker, exchange.key)
-        ordinal = world.ordinals.get(exchange.key)
-        self._stray(exchange, ordinal, name)
+        world, wrong, place = self._world, self._world.wrong, (start.run, exchange.key)
+        ordinal = start.listing.ordinals.get(exchange.key)
+        self._stray(start, exchange, name)
         start.opened.add(ordinal or 0)
         few = max(20, world.setup.concurrency)
         if not start.succeeded and len(start.opened - start.closed) > few:
@@ -88,13 +90,13 @@ class Witness:
         exchange.pass_no = ledger.claimed(start.run % 100).get(ordinal or 0, 0)
         self.calls[start.number] += 1
 
-    def _stray(self, exchange: Exchange, ordinal: int | None, name: str) -> None:
-        world, wrong, setup = self._world, self._world.wrong, self._world.setup
-        if ordinal is None or exchange.thing is None:
+    def _stray(self, start: Start, exchange: Exchange, name: str) -> None:
+        wrong, setup, listing = self._world.wrong, self._world.setup, start.listing
+        if exchange.key not in listing.ordinals or exchange.thing is None:
             wrong(1, f"{name} is for {exchange.key}, which is not in the job")
             return
-        if setup.scope == "listed":
-            if exchange.commandId not in (world.rows[ordinal][3] or "").split():
+        if listing.scope == "listed":
+            if exchange.commandId not in listing.calls(exchange.key):
                 wrong(1, f"{name} is for command {exchange.commandId}, which is not listed")
         elif setup.by_id:
             found = exchange.commandId and exchange.thing.find(exchange.commandId)
@@ -110,7 +112,7 @@ class Witness:
         if exchange.kind != "cancel":
             return
         world = self._world
-        ordinal = world.ordinals.get(exchange.key)
+        ordinal = start.listing.ordinals.get(exchange.key)
         claimed = world.ledgers[start.worker].claimed(start.run % 100)
         if ordinal not in claimed:
             world.wrong(6, f"request {exchange.number} arrives, its intent is not durable")
@@ -119,7 +121,7 @@ class Witness:
 
     def ends(self, start: Start, exchange: Exchange, status: int, headers: dict[str, str]) -> None:
         """The client has all of the reply that it gets; status 0: none."""
-        now, place = self._world.span.now(), (start.worker, exchange.key)
+        now, place = self._world.span.now(), (start.run, exchange.key)
         limit = start.stopped_loop
         loop = self._world.span.loop
         if limit is not None and loop and loop.now > limit + self._world.setup.drain + EPS:
@@ -146,7 +148,7 @@ class Witness:
         self._cancel_ends(start, exchange, now)
 
     def _cancel_ends(self, start: Start, exchange: Exchange, now: float) -> None:
-        place = (start.worker, exchange.key)
+        place = (start.run, exchange.key)
         if exchange.proof == "TK":
             return
         self.attempts[start.number, exchange.pass_no, exchange.key, exchange.commandId] += 1
@@ -162,20 +164,18 @@ class Witness:
         elif exchange.proof == "OK" and not exchange.executed:
             self.rows[75 if exchange.commandId is None else 79] += 1
 
-    def only(self, worker: int, keys: set[Key]) -> None:
-        """A process begins: of what came before, only these are in doubt."""
+    def resumed(self, run: int, keys: set[Key]) -> None:
+        """A run goes on: of what it did before, only these devices are in doubt."""
         for place in list(self.doubtful):
-            if place[0] == worker and place[1] not in keys:
+            if place[0] == run and place[1] not in keys:
                 del self.doubtful[place]
 
-    def in_doubt(self, start: Start, keys: list[Key], now: float) -> None:
-        """A crash left these in doubt."""
+    def in_doubt(self, start: Start, keys: Iterable[Key], now: float) -> None:
+        """A crash of this run, or another run, left these in doubt."""
         for key in keys:
-            place = (start.worker, key)
-            listed = self._world.rows[self._world.ordinals[key]][3]
-            ids: list[str | None] = [*(listed or "").split()]
+            place = (start.run, key)
             recorded = self._world.recorded(start, key)
-            for commandId in ids or [None]:
+            for commandId in start.listing.calls(key):
                 if commandId not in recorded:
                     self.doubtful[place][commandId] = now
             self.inherited[key] += 1

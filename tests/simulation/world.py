@@ -15,20 +15,20 @@ from typing import Any
 from tests.simulation import fleet, invariants, ledgers
 from tests.simulation.fake import FakeTransport
 from tests.simulation.gateway import Gateway
-from tests.simulation.ledgers import Ledger
+from tests.simulation.ledgers import Ledger, Listing
 from tests.simulation.memory import reach
 from tests.simulation.process import Process, Start, terms
 from tests.simulation.seeded import CrashError, EndlessError, SeededLoop, silence
 from tests.simulation.setup import draw
 from tests.simulation.span import Span, WorldClock
-from tests.simulation.truth import Exchange
-from tests.simulation.verdicts import read
+from tests.simulation.truth import Exchange, Key
 from tests.simulation.witness import Witness
 from worker.errors import UsageError
 from worker.gateway.exchange import Transport, TransportSettings
 from worker.model import OutcomeKind
 
 _MOST_EVENTS = 60_000
+_UNSURE = {"unknown", "cancelled_incomplete", "anomalous"}
 _RETRIED = (OutcomeKind.FAILED, OutcomeKind.REJECTED, OutcomeKind.NOT_FOUND)
 
 
@@ -46,7 +46,8 @@ class World:
         self.violations: list[tuple[int, str]] = []  # invariant (0: the protocol), what
         self.span = Span()
         self.starts: list[Start] = []
-        self.plan = self._plan()
+        plan = self._plan()
+        self.listing = ledgers.listing_of(plan)
         self.things = fleet.things(self.setup, Random(f"{seed} things"))
         self.gateway = Gateway(self.setup, self.span, self.things, Random(f"{seed} gateway"))
         self.gateway.note = self.note
@@ -56,15 +57,12 @@ class World:
         self.gateway.begun = self._begun
         fleet.start_others(self.gateway, self.setup, Random(f"{seed} others"))
         workers = 2 if self.setup.kind == "two" else 1
-        self.ledgers = [Ledger(n, ledgers.planned(self.plan)) for n in range(workers)]
+        self.ledgers = [Ledger(n, ledgers.planned(plan)) for n in range(workers)]
         for ledger in self.ledgers:
             ledgers.settle_terms(ledger, "run-1", terms(self.setup))
             ledger.fail_at, ledger.fail_after = self.setup.fail_at, self.setup.fail_after
             if not ledger.fail_at:
                 ledger.fail_after = False
-        self.rows = ledgers.rows_of(self.plan)
-        self.keys = [_key(row) for row in self.rows]
-        self.ordinals = {key: n for n, key in enumerate(self.keys)}
         self.witness = Witness(self)
         self._now_running: dict[int, Start] = {}
         self._chance = Random(f"{seed} loop")
@@ -93,6 +91,11 @@ class World:
         """A stream of chance of its own for whoever asks."""
         return Random(f"{self.seed} {name}")
 
+    def twins(self, listing: Listing) -> bool:
+        """Whether one device stands in the list in two spellings."""
+        by_key = self.gateway.by_key
+        return len({by_key[key].index for key in listing.keys}) < len(listing.keys)
+
     def note(self, *said: Any) -> None:
         if not self._dead:
             self.trace.append((round(self.span.now(), 6), *said))
@@ -117,12 +120,9 @@ class World:
                 break
             self._pause_between()
             if start.crashed and self.setup.new_run:
-                claimed = self.ledgers[0].claimed(start.run % 100)
-                doubts = {key for key, ordinal in self.ordinals.items() if ordinal in claimed}
-                self.witness.only(0, doubts)
                 run_id = f"run-{len(self.starts) + 1}"
                 try:
-                    ledgers.freeze(self.ledgers[0].open(), self.plan, run_id)
+                    ledgers.freeze(self.ledgers[0].open(), self.listing, run_id)
                 except UsageError as refused:  # the ledger fails while it is planned
                     self.note("not planned", str(refused))
                     break
@@ -140,7 +140,9 @@ class World:
         number = len(self.starts)
         ledger = self.ledgers[worker]
         [(run,)] = ledger.raw.execute("SELECT run FROM run WHERE run_id = ?", (run_id,))
-        start = Start(number, worker, run_id, run + 100 * worker, self.span.now(), settled=[])
+        start = Start(
+            number, worker, run_id, run + 100 * worker, self.span.now(), self.listing, settled=[]
+        )
         if self.setup.until is not None and not number:
             start.until_ms = self.span.wall_ms() + int(self.setup.until * 1000)
         self.starts.append(start)
@@ -176,14 +178,14 @@ class World:
             self._now_running.pop(start.worker, None)
             ledger = self.ledgers[start.worker]
             ledger.open()
-            start.tally = read(ledger, start.run % 100, len(self.rows)).tally()
+            start.tally = invariants.recorded(self, start).tally()
             self.note("ended", start.number, start.code)
 
     def recorded(self, start: Start, key: tuple[str, ...]) -> set[str]:
-        """Ids that the ledger has for a target."""
+        """Ids that the ledger has for a target of this run."""
         rows = self.ledgers[start.worker].raw.execute(
             "SELECT commandId FROM command WHERE run = ? AND ordinal = ? AND result = 'cancelled'",
-            (start.run % 100, self.ordinals[key]),
+            (start.run % 100, start.listing.ordinals[key]),
         )
         return {row[0] for row in rows}
 
@@ -203,9 +205,24 @@ class World:
         self._dead = False
         self.span.at = loop.now
         for start in starts:
-            claimed = self.ledgers[start.worker].claimed(start.run % 100)
-            keys = [key for key, ordinal in self.ordinals.items() if ordinal in claimed]
-            self.witness.in_doubt(start, keys, self.span.now())
+            self.witness.in_doubt(start, self._claimed(start), self.span.now())
+
+    def _claimed(self, start: Start) -> list[Key]:
+        """The devices that a run has in doubt."""
+        claimed = self.ledgers[start.worker].claimed(start.run % 100)
+        return [key for key, ordinal in start.listing.ordinals.items() if ordinal in claimed]
+
+    def _look_back(self, start: Start) -> None:
+        """What is in doubt when a process begins: of its own run, and of others on the ledger."""
+        ledger, mine = self.ledgers[start.worker], start.listing.ordinals
+        earlier = [s for s in self.starts[: start.number] if self.ledgers[s.worker] is ledger]
+        if any(s.run == start.run for s in earlier):
+            left = invariants.recorded(self, start).outcomes
+            self.witness.resumed(start.run, {key for key, n in mine.items() if left[n] in _UNSURE})
+        others = {s.run: s for s in earlier if s.run != start.run}
+        doubts = {key for other in others.values() for key in self._claimed(other)}
+        doubts -= {start.listing.keys[ordinal] for ordinal in start.terminal}
+        self.witness.in_doubt(start, [key for key in mine if key in doubts], self.span.now())
 
     def _job(
         self, loop: SeededLoop, start: Start, zero: float, kinds: Any
@@ -215,11 +232,7 @@ class World:
         ledger.open()
         start.terminal = invariants.terminal(ledger, start.run % 100, kinds)
         self._now_running[start.worker] = start
-        if start.number and self.starts[start.number - 1].run == start.run:
-            unsure = {"unknown", "cancelled_incomplete", "anomalous"}
-            left = read(ledger, start.run % 100, len(self.rows)).outcomes
-            keys = {key for key, ordinal in self.ordinals.items() if left[ordinal] in unsure}
-            self.witness.only(start.worker, keys)
+        self._look_back(start)
         disk = Random(f"{self.seed} disk {start.number}")
 
         def connect(settings: TransportSettings, _: Any) -> Transport:
@@ -300,10 +313,6 @@ async def _all(jobs: list[Coroutine[Any, Any, None]]) -> None:
         await jobs[0]
     else:
         await asyncio.gather(*jobs)
-
-
-def _key(row: tuple[str | None, ...]) -> tuple[str, ...]:
-    return (row[2],) if row[2] else (row[0] or "", row[1] or "")
 
 
 def play(seed: int, transport: str = "fake") -> World:
