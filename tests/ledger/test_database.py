@@ -96,6 +96,24 @@ def test_unwritable(tmp_path: Path) -> None:  # pragma: no cover
         Store.open(f"sqlite:///{tmp_path}/ledger.db")
 
 
+def test_second_name(tmp_path: Path) -> None:
+    """Row 98: two names of one file would be two write-ahead logs and two locks."""
+    one, two = tmp_path / "one.db", tmp_path / "two.db"
+    Store.open(f"sqlite:///{one}").close()
+    two.hardlink_to(one)
+    before = one.read_bytes()
+    for path in (one, two):
+        with pytest.raises(UsageError) as raised:
+            Store.open(f"sqlite:///{path}")
+        assert str(raised.value) == (
+            f"ledger {path}: the file has a second name (a hard link), under which another run "
+            "would not see this one: remove one of the two names"
+        )
+    assert one.read_bytes() == before
+    two.unlink()
+    Store.open(f"sqlite:///{one}").close()
+
+
 def test_read_only_disk(url: str, path: Path) -> None:
     """A ledger that the file system will not let anyone change is refused at open."""
     Store.open(url).close()

@@ -15,6 +15,7 @@ import pytest
 
 from worker.errors import NotNowError, UsageError
 from worker.ledger.lock import is_locked, job_lock, locked_by
+from worker.ledger.store import Store
 
 HOLDER = """
 import sys, time
@@ -144,7 +145,62 @@ def test_no_place(tmp_path: Path) -> None:
     """A lock that cannot be written is a matter of usage, said before anything is sent."""
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(UsageError, match=r"lock .*file/l.db.j.lock: "),
+        pytest.raises(UsageError, match=r"lock .*file/l.db.lock: "),
         job_lock(f"sqlite:///{tmp_path}/file/l.db", "j", "r"),
     ):
         pass
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_two_names_of_one_ledger(tmp_path: Path, kind: str) -> None:
+    """Row 98: a ledger that is reached by a link has the lock of the real one."""
+    (tmp_path / "real").mkdir()
+    real = tmp_path / "real" / "ledger.db"
+    Store.open(f"sqlite:///{real}").close()
+    if kind == "file":
+        other = tmp_path / "other.db"
+        other.symlink_to("real/ledger.db")
+    else:
+        (tmp_path / "linked").symlink_to("real")
+        other = tmp_path / "linked" / "ledger.db"
+    with (
+        job_lock(f"sqlite:///{real}", "nightly", "r1"),
+        pytest.raises(NotNowError, match="r1"),
+        job_lock(f"sqlite:///{other}", "nightly", "r2"),
+    ):
+        pass
+    with job_lock(f"sqlite:///{other}", "nightly", "r2"):
+        assert locked_by(f"sqlite:///{real}", "nightly") == "r2"
+    assert not [file for file in tmp_path.iterdir() if "lock" in file.name]
+
+
+_LINK = "a symbolic link, which a lock never is: remove it"
+_FOREIGN = "not a lock of ours: move it away, or give another ledger.url"
+
+
+@pytest.mark.parametrize("name", ["ledger.db.nightly.lock", "ledger.db.lock"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "pipe", "file"])
+def test_what_is_not_a_lock(url: str, path: Path, name: str, kind: str) -> None:
+    """Row 98: what lies in a lock's place and is not ours is refused by name, and not changed."""
+    place, foreign = path.with_name(name), path.with_name("job.yaml")
+    foreign.write_text("name: nightly\n")
+    if kind == "link":
+        place.symlink_to(foreign)
+    elif kind == "dangling link":
+        place.symlink_to(path.with_name("nothing"))
+    elif kind == "hard link":
+        place.hardlink_to(foreign)
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        foreign = place
+        place.write_text("name: nightly\n")
+    before = {file.name for file in path.parent.iterdir()}
+    with pytest.raises(UsageError) as raised, job_lock(url, "nightly", "r1"):
+        pass
+    said = _LINK if kind in ("link", "dangling link") else _FOREIGN
+    assert str(raised.value) == f"lock {place}: {said}"
+    assert foreign.read_text() == "name: nightly\n"
+    made = {file.name for file in path.parent.iterdir()} - before
+    assert made <= {"ledger.db.lock"}
+    assert not is_locked(url, "nightly")

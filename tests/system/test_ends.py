@@ -122,6 +122,26 @@ def test_one_run_of_a_job_at_a_time(tmp_path: Path) -> None:
         assert "another run of job twice is at work" in second.stderr
 
 
+def test_two_names_of_one_ledger_are_one_lock(tmp_path: Path) -> None:
+    """Row 98: by a link the second run exits 9; by a hard link it is refused. Nothing is sent."""
+    with stage(tmp_path, _HANGING, busy=0.5) as gateway:
+        job = gateway.job("twice", devices(40))
+        linked, second = tmp_path / "linked.db", tmp_path / "second.db"
+        linked.symlink_to("ledger.db")
+        first = gateway.start("run", job, "--yes", "--concurrency", "8")
+        wait_until(lambda: gateway.world.truth().requests.get("cancel", 0) >= 8)
+        ended = [gateway.command("run", job, "--yes", "--ledger", f"sqlite:///{linked}")]
+        second.hardlink_to(gateway.ledger)
+        ended.append(gateway.command("run", job, "--yes", "--ledger", f"sqlite:///{second}"))
+        first.kill()
+        first.communicate(timeout=30)
+        assert [done.returncode for done in ended] == [9, 2]
+        assert "another run of job twice is at work" in ended[0].stderr
+        assert f"ledger {second}: the file has a second name (a hard link)" in ended[1].stderr
+        assert gateway.world.truth().requests["cancel"] == 8
+        assert not [file for file in tmp_path.iterdir() if "linked.db." in file.name]
+
+
 def test_a_reader_that_leaves_changes_nothing(tmp_path: Path) -> None:
     """Row 50: stdout closed by the reader; the run goes on and exits as it would."""
     with stage(tmp_path, busy=0.5) as gateway:

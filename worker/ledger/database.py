@@ -184,6 +184,11 @@ def _prepare(path: Path) -> None:
         raise _error(errno.ENOTDIR) from None
     if path.is_dir():
         raise _error(errno.EISDIR)
+    if path.exists() and path.stat().st_nlink > 1:
+        raise UsageError(
+            f"ledger {path}: the file has a second name (a hard link), under which another run "
+            "would not see this one: remove one of the two names"
+        )
     with suppress(FileExistsError):
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         os.close(os.open(path, flags, 0o600))  # SQLite gives its side files the same mode

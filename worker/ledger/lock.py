@@ -2,14 +2,19 @@
 
 A flock on a file beside the ledger: the kernel frees it when the process dies, however it dies,
 so that there is no stale lock to clear by hand. The file stays behind on purpose: removing it
-would let two processes hold locks on two files of one name. What stands in it names the holder.
+would let two processes hold locks on two files of one name. Its text names the holder.
+It lies at the real path of the ledger, so that two names of one ledger are one lock, and a link
+or a file of somebody else in its place is refused and left as it is.
 A ledger without a file belongs to one process and needs no lock.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,25 +22,28 @@ from pathlib import Path
 from worker.errors import NotNowError, UsageError
 from worker.ledger.database import ledger_path
 
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would block
+_WRITE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_LONGEST = 300  # bytes of a holder: its process and its run_id
+_HOLDER = re.compile(rb"[0-9]+ \S+\n")
 
 
 @contextmanager
 def job_lock(url: str, job: str, run_id: str) -> Iterator[None]:
     """Hold the job's lock; raises NotNowError that names the run which holds it.
 
-    Raises UsageError when the lock file cannot be written.
+    Raises UsageError when the lock file cannot be written or is not ours.
     """
     path, gate_path = _beside(url, f".{job}.lock"), _beside(url, ".lock")
     if path is None or gate_path is None:
         yield
         return
+    gate = _open(gate_path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        gate = os.open(gate_path, _FLAGS, 0o600)
-        file = os.open(path, _FLAGS, 0o600)
-    except OSError as failure:
-        raise UsageError(f"lock {path}: {failure.strerror}: give another ledger.url") from None
+        file = _open(path)
+    except UsageError:
+        os.close(gate)
+        raise
     try:
         if not _take(file, gate):
             run, process = _holder(file)
@@ -54,7 +62,7 @@ def locked_by(url: str, job: str) -> str | None:
     if path is None:
         return None
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(path, _READ)
     except OSError:
         return None
     try:
@@ -70,7 +78,32 @@ def is_locked(url: str, job: str) -> bool:
 
 def _beside(url: str, suffix: str) -> Path | None:
     path = ledger_path(url)
-    return path.with_name(path.name + suffix) if path else None
+    if path is None:
+        return None
+    real = Path(os.path.realpath(path))
+    return real.with_name(real.name + suffix)
+
+
+def _open(path: Path) -> int:
+    """A lock file, made where there is none; UsageError for what cannot be one of ours."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = os.open(path, _WRITE, 0o600)
+    except OSError as failure:
+        linked = failure.errno == errno.ELOOP
+        said = "a symbolic link, which a lock never is" if linked else failure.strerror
+        remedy = "remove it" if linked else "give another ledger.url"
+        raise UsageError(f"lock {path}: {said}: {remedy}") from None
+    status = os.fstat(file)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and _is_ours(file):
+        return file
+    os.close(file)
+    raise UsageError(f"lock {path}: not a lock of ours: move it away, or give another ledger.url")
+
+
+def _is_ours(file: int) -> bool:
+    text = os.pread(file, _LONGEST + 1, 0)
+    return not text or (len(text) <= _LONGEST and _HOLDER.fullmatch(text) is not None)
 
 
 def _take(file: int, gate: int) -> bool:
@@ -99,6 +132,6 @@ def _try(file: int, kind: int) -> bool:
 
 
 def _holder(file: int) -> tuple[str, str]:
-    """The run and the process that stand in the file; it may be just about to write them."""
-    words = os.pread(file, 200, 0).decode(errors="replace").split()
+    """The run and the process that the file names; it may be just about to write them."""
+    words = os.pread(file, _LONGEST, 0).decode(errors="replace").split()
     return (words[1], words[0]) if len(words) == 2 else ("just starting", "unknown")
