@@ -50,8 +50,11 @@ class InvalidInputError(UsageError):
     def __init__(self, findings: Sequence[Finding], more: int = 0) -> None:
         self.findings = tuple(findings)
         self.more = more
-        tail = [f"… and {more} more"] if more else []
-        super().__init__("\n".join([*map(str, self.findings), *tail]))
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        """What `str()` says, a finding a line."""
+        return [*map(str, self.findings), *([f"… and {self.more} more"] if self.more else [])]
 
 
 class RefusedError(CancelWorkerError):

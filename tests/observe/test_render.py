@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from worker.clock import Clock, rfc3339
 from worker.model import Secret
 from worker.observe.log import memory_log
-from worker.observe.render import ConsoleLines, capped, escaped, stamp
+from worker.observe.render import ConsoleLines, stamp
 
 CANARY = "canary-5f3a"
 
@@ -215,17 +215,3 @@ def test_endless_and_unknown_values_do_not_raise() -> None:
     for value in (endless, {1, 2}, object(), 10**400, float("nan"), {None: 1}, "\ud800"):
         assert json.loads(json_line(value=value))["event"] == "an.event"
         assert console_line(value=value).count(b"\n") == 1
-
-
-def test_text_from_outside_is_capped_at_512_characters() -> None:
-    """The cut is visible."""
-    assert [capped(None), capped("a" * 512), capped("a" * 513)] == [
-        None,
-        "a" * 512,
-        "a" * 511 + "…",
-    ]
-
-
-def test_printable_text_is_shown_as_it_is() -> None:
-    """Umlauts, Chinese and spaces are no danger."""
-    assert escaped("Gerät 设备 1 😀") == "Gerät 设备 1 😀"

@@ -181,13 +181,45 @@ def test_csv_is_exact(rows: list[ReportRow]) -> None:
     assert written(lambda out: write_csv([], out)).decode() == ",".join(COLUMNS) + "\n"
 
 
-@given(st.lists(st.tuples(*[st.text(st.characters(exclude_categories=["Cs"]))] * 4), max_size=5))
-def test_csv_gives_back_exactly_the_same_texts(texts: list[tuple[str, str, str, str]]) -> None:
-    """Read by Python's csv module: no identity and no message is changed."""
+_TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.sampled_from(["=1+1", "+1", "-1", "@A1", "\t=1", "\r=1", "'=1"]),
+)
+
+
+@given(st.lists(st.tuples(*[_TEXTS] * 4), max_size=5))
+def test_no_cell_that_the_gateway_wrote_begins_a_formula(
+    texts: list[tuple[str, str, str, str]],
+) -> None:
+    """Read by Python's csv module: identities are exact, and so is a message but for its `'`."""
     rows = [row(a, b, c, message) for a, b, c, message in texts]
     data = written(lambda out: write_csv(rows, out)).decode()
     found = list(csv.reader(io.StringIO(data, newline="")))
-    assert [tuple(line[i] for i in (1, 2, 3, 11)) for line in found[1:]] == texts
+    assert [tuple(line[i] for i in (1, 2, 3, 11)) for line in found[1:]] == [
+        (a, b, c, f"'{message}" if message[:1] in set("=+-@\t\r") else message)
+        for a, b, c, message in texts
+    ]
+
+
+def test_ids_and_request_ids_begin_no_formula() -> None:
+    """An id that breaks the contract is recorded as received, and may be anything."""
+    told = CommandResult(Command("=1+1"), "cancelled", "response", None, 1)
+    given_row = msgspec.structs.replace(
+        row("=p", "-d", None, None), commands=(told,), requestId="@A1"
+    )
+    [_, cells] = csv.reader(written(lambda out: write_csv([given_row], out)).decode().splitlines())
+    assert (cells[1], cells[2], cells[6], cells[12]) == ("=p", "-d", "'=1+1", "'@A1")
+
+
+@given(st.lists(st.tuples(*[st.text(st.characters())] * 4), max_size=5))
+def test_csv_on_a_terminal_is_one_printable_line_a_row(
+    texts: list[tuple[str, str, str, str]],
+) -> None:
+    rows = [row(a, b, c, message) for a, b, c, message in texts]
+    data = written(lambda out: write_csv(rows, out, to_terminal=True)).decode()
+    lines = data.removesuffix("\n").split("\n")
+    assert len(lines) == 1 + len(rows)
+    assert all(line.isprintable() for line in lines)
 
 
 def test_csv_joins_command_ids_with_one_space() -> None:

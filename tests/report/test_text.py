@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from worker.model import OutcomeKind, Rehearsal, RunEnd, RunRecord, Stop, Verified
 from worker.report.summary import document
-from worker.report.text import shown, text
+from worker.report.text import text
 
 RUN = "20261122T020500Z-k3f9ab"
 COUNTS = {OutcomeKind.CANCELLED: 1, OutcomeKind.UNKNOWN: 1, OutcomeKind.NOT_ATTEMPTED: 1}
@@ -95,11 +93,3 @@ def test_commands_still_cached_offer_to_verify_again(record: RunRecord) -> None:
     end = RunEnd(10**13, 4, ("still cached: 2",), verified=Verified(3, 2, 0))
     lines = text(document(msgspec.structs.replace(record, end=end), {}, 0)).splitlines()
     assert "next      cancel-worker verify 20261122T020500Z-k3f9ab" in lines
-
-
-@given(st.text(st.characters()))
-def test_hostile_text_stays_on_its_line(given_text: str) -> None:
-    """Nothing that came from outside can start a line or steer the terminal."""
-    line = shown(given_text)
-    assert line.isprintable()
-    assert len((line + ".").splitlines()) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from typer import Argument, Option
 
 from worker import __version__
 from worker.cli import asked, looking, resuming, searching, sending
-from worker.cli.desk import Common, say
+from worker.cli.desk import Common, say, say_error
 from worker.errors import CancelWorkerError
 
 app = typer.Typer(
@@ -303,8 +304,22 @@ def main() -> None:
     try:
         app()
     except CancelWorkerError as error:
-        say(f"{asked.WORDS.get(error.exit_code, 'error')}: {error}")
+        say_error(error, asked.WORDS.get(error.exit_code, "error"))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         say("interrupted: nothing was sent")
         sys.exit(_INTERRUPTED)
+    except Exception as bug:  # noqa: BLE001 - its text may hold a secret, or what a gateway wrote
+        say(*_bug(bug))
+        sys.exit(CancelWorkerError.exit_code)
+
+
+def _bug(bug: BaseException) -> list[str]:
+    """A bug of ours, by its class and its place; never by its text."""
+    while isinstance(bug, BaseExceptionGroup):
+        bug = bug.exceptions[0]
+    frames = traceback.extract_tb(bug.__traceback__)
+    return [
+        f"internal error: {type(bug).__name__}; please report it with these lines",
+        *(f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames),
+    ]

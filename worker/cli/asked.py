@@ -58,7 +58,7 @@ def carry_out_asked(order: Order, what: str, office: Office, ask: Ask) -> Result
 
 def refused(refusal: CancelWorkerError) -> Result:
     """Say why the run did not begin."""
-    desk.say(f"{WORDS[refusal.exit_code]}: {refusal}")
+    desk.say_error(refusal, WORDS[refusal.exit_code])
     return Result(refusal.exit_code, None)
 
 
@@ -68,10 +68,9 @@ def show(result: Result, ask: Ask) -> None:
         return
     if ask.as_json:
         desk.show_bytes(encode(result.summary))
-        for note in result.notes:
-            desk.say(note)
+        desk.say(*result.notes)
     else:
-        desk.show(text(result.summary, notes=result.notes))
+        desk.show_text(text(result.summary, notes=result.notes))
 
 
 def done(results: Sequence[Result]) -> Done:
@@ -96,8 +95,7 @@ class _Agreed(Struct, frozen=True):
 def relimited(terms: Terms, ask: Ask, settings: Settings) -> Terms:
     """The terms with the limits that flags change now, under today's ceiling."""
     limits, notes = resolve_limits(ask.limits, None, _Agreed(terms.limits, settings.ceiling))
-    for note in notes:
-        desk.say(note)
+    desk.say(*notes)
     return replace(terms, limits=limits)
 
 

@@ -6,6 +6,7 @@ import re
 import sys
 from datetime import datetime, timedelta
 
+from worker.cli import desk
 from worker.cli.series import Office, Order
 from worker.clock import Clock
 from worker.errors import RefusedError, UsageError
@@ -45,9 +46,7 @@ def confirm(what: str, *, yes: bool) -> None:
         raise RefusedError(
             f"not confirmed: {what}. There is no terminal to ask on: give --yes in scripts"
         )
-    sys.stderr.write(f"{what}? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    if desk.ask(f"{what}? [y/N]").strip().lower() not in ("y", "yes"):
         raise RefusedError("not confirmed: nothing was sent")
 
 

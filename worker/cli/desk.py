@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
@@ -14,9 +14,11 @@ from msgspec import Struct
 from worker.cli.series import TEMPORARY, Office
 from worker.clock import Clock, SystemClock
 from worker.config import Settings, load_settings
+from worker.errors import CancelWorkerError, InvalidInputError
 from worker.job.plan import load_plain
 from worker.ledger.store import Store
 from worker.observe.log import LogSink, open_log
+from worker.text import escaped, escaped_json
 
 #: Variables that the program reads beside the configuration's own.
 OTHER_VARIABLES = ("CANCEL_WORKER_CONFIG", "CANCEL_WORKER_ACTOR")
@@ -85,22 +87,47 @@ def _log(settings: Settings, clock: Clock) -> LogSink:
     return open_log(options.format, options.level, options.file, clock=clock)
 
 
-def say(line: str) -> None:
-    """A line to people; a stderr that is gone loses it."""
-    _write(sys.stderr, line + "\n")
+def say(*lines: str) -> None:
+    """Lines to people, each on one line whatever is in it; a stderr that is gone loses them."""
+    _write(sys.stderr, _as_lines(lines))
 
 
-def show(text: str) -> None:
-    """The result, on stdout; a reader that went away changes nothing."""
+def say_error(error: CancelWorkerError, word: str = "error") -> None:
+    """What went wrong; each of its lines is one."""
+    lines = str(error).split("\n")
+    if isinstance(error, InvalidInputError):
+        lines = error.lines()
+    say(f"{word}: {lines[0]}", *lines[1:])
+
+
+def show(*lines: str) -> None:
+    """The result as lines on stdout; a reader that went away changes nothing."""
+    show_text(_as_lines(lines))
+
+
+def show_text(text: str) -> None:
+    """The result as it is: its lines hold nothing that steers a terminal."""
     _write(sys.stdout, text)
 
 
 def show_json(value: Mapping[str, Any] | list[Any]) -> None:
-    show(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    show_bytes(escaped_json(text.encode("utf-8", "backslashreplace")) + b"\n")
 
 
 def show_bytes(data: bytes) -> None:
-    show(data.decode("utf-8", "replace"))
+    show_text(data.decode("utf-8", "replace"))
+
+
+def ask(question: str) -> str:
+    """What a person types behind the question."""
+    _write(sys.stderr, f"{escaped(question)} ")
+    return sys.stdin.readline()
+
+
+def on_terminal() -> bool:
+    """Whether the result goes to a terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 @contextmanager
@@ -112,6 +139,10 @@ def binary_stdout() -> Iterator[IO[bytes]]:
     except BrokenPipeError:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _as_lines(lines: Sequence[str]) -> str:
+    return "".join(f"{escaped(line)}\n" for line in lines)
 
 
 def _write(stream: IO[str] | None, text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from worker.report.text import text
 from worker.simulator.faults import PROFILES
 from worker.simulator.serve import describe, serve
 from worker.simulator.world import World
+from worker.text import escaped
 
 SCHEMA_VERSION = 1
 _PIPE_WIDTH = 10_000  # columns: without a terminal a run stays on its line
@@ -53,9 +53,9 @@ def check(jobs: Sequence[Path], *, as_json: bool) -> int:
         desk.show_json({"schema_version": SCHEMA_VERSION, "jobs": told})
     for each in told:
         if each["error"]:
-            desk.say(f"error: {each['error']}")
+            desk.say(*f"error: {each['error']}".split("\n"))
         elif not as_json:
-            desk.show(f"{each['path']}: {each['name']}, {each['scope']}, {each['rows']} rows\n")
+            desk.show(f"{each['path']}: {each['name']}, {each['scope']}, {each['rows']} rows")
         for warning in each["warnings"]:
             desk.say(f"warning: {warning}")
     return 0 if all(each["ok"] for each in told) else UsageError.exit_code
@@ -98,9 +98,9 @@ def runs(common: Common, *, as_json: bool) -> None:
     if as_json:
         desk.show_json(told)
     elif not told:
-        desk.show("no runs yet\n")
+        desk.show("no runs yet")
     else:
-        desk.show(_run_table(told))
+        desk.show_text(_run_table(told))
 
 
 def _run_line(store: Store, record: RunRecord) -> dict[str, Any]:
@@ -126,16 +126,9 @@ def _run_table(told: Sequence[dict[str, Any]]) -> str:
     for run in told:
         outcomes = ", ".join(f"{n} {kind}" for kind, n in run["outcomes"].items() if n)
         code = "" if run["exit_code"] is None else str(run["exit_code"])
-        table.add_row(
-            run["run_id"],
-            run["job"],
-            run["state"],
-            run["started_at"] or "",
-            str(run["targets"]),
-            outcomes,
-            code,
-        )
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        cells = (run["run_id"], run["job"], run["state"], run["started_at"] or "")
+        table.add_row(*map(escaped, cells), str(run["targets"]), outcomes, code)
+    width = None if desk.on_terminal() else _PIPE_WIDTH
     console = Console(highlight=False, markup=False, emoji=False, width=width)
     with console.capture() as captured:
         console.print(table)
@@ -148,7 +141,7 @@ def report(run: str, form: str, common: Common) -> None:
         record = store.resolve(run)
         summary = summary_of(store, record.run_id)
         if form == "text":
-            desk.show(text(summary, state=record.state))
+            desk.show_text(text(summary, state=record.state))
             return
         if form == "json":
             desk.show_bytes(encode(summary))
@@ -162,7 +155,7 @@ def _write_rows(record: RunRecord, store: Store, form: str) -> None:
         if form == "ndjson":
             write_ndjson(rows, out)
         elif form == "csv":
-            write_csv(rows, out)
+            write_csv(rows, out, to_terminal=desk.on_terminal())
         elif form == "restore":
             write_restore(record.run_id, rows, SystemClock().wall_ms(), out)
         else:
@@ -194,9 +187,9 @@ def find(what: str, common: Common, *, as_json: bool) -> None:
         desk.show_json({"schema_version": SCHEMA_VERSION, "found": told})
         return
     for each in told:
-        desk.show("  ".join(f"{key}={value}" for key, value in each.items() if value) + "\n")
+        desk.show("  ".join(f"{key}={value}" for key, value in each.items() if value))
     if not told:
-        desk.show(f"no run on this ledger touched {what}\n")
+        desk.show(f"no run on this ledger touched {what}")
 
 
 def simulate(port: int, profile: str, seed: int, orgId: str) -> int:
@@ -222,6 +215,6 @@ def simulate(port: int, profile: str, seed: int, orgId: str) -> int:
 async def _serve(world: World, port: int) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with serve(world, port=port) as url:
-            desk.show(describe(world, url) + "\n")
+            desk.show(*describe(world, url).split("\n"))
             async for _ in signals:
                 break

@@ -94,8 +94,7 @@ def _one_by_one(
 ) -> list[Result]:
     results: list[Result] = []
     for each in plans:
-        for note in each.notes:
-            desk.say(note)
+        desk.say(*each.notes)
         legs = (Leg(1, limit=each.terms.limit),)
         order = Order(each.record, each.terms, legs, specs, until_ms)
         results.append(_one(order, each, office, ask))

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Sequence
 
 import anyio
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -38,6 +37,7 @@ from worker.report.files import (
     open_reports,
     write_reports,
 )
+from worker.report.rows import safely
 from worker.report.summary import Summary, document
 from worker.report.verdict import exit_code
 from worker.run.session import Ending, Leg
@@ -118,7 +118,7 @@ def carry_out(order: Order, office: Office) -> Result:
         end = _conclude(order, office, ending, rehearsal)
         runlog.run_finished(end, office.store.counts(record.run_id))
     except LedgerError as failure:
-        return _unrecorded(engine, failure)
+        return _unrecorded(engine, office, failure)
     if not ending.durable:
         _dump(engine)
     if engine.hurried:
@@ -262,15 +262,15 @@ def _also_touched(store: Store, run_id: str) -> list[str]:
     return notes
 
 
-def _unrecorded(engine: Engine, failure: LedgerError) -> Result:
+def _unrecorded(engine: Engine, office: Office, failure: LedgerError) -> Result:
     """The ledger does not even take the end of the run."""
     _dump(engine)
-    print(f"error: {failure}", file=sys.stderr)  # noqa: T201 - the last resort
+    office.say(f"error: {failure}")
     return Result(_RECORD_LOST, None, over=True)
 
 
 def _dump(engine: Engine) -> None:
     """What the ledger did not take goes to stderr, one JSON line a target, as a last resort."""
-    lines = [b"not in the ledger: " + msgspec.json.encode(entry) for entry in engine.unrecorded]
+    lines = [b"not in the ledger: " + safely(entry) for entry in engine.unrecorded]
     with contextlib.suppress(OSError):
         os.write(sys.stderr.fileno(), b"".join(line + b"\n" for line in lines))

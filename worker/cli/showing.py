@@ -34,7 +34,7 @@ def show_plan(planned: Planned, preview: Findings | None, *, as_json: bool) -> N
     if preview is not None:
         lines += _preview_lines(preview)
     lines.append(f"run it     cancel-worker run --plan {record.run_id}")
-    desk.show("".join(f"{line}\n" for line in lines))
+    desk.show(*lines)
 
 
 def show_verified(
@@ -47,8 +47,7 @@ def show_verified(
     if as_json:
         desk.show_json(_verified_document(record, findings, without_outcome, code))
     else:
-        lines = _verified_lines(record, findings, without_outcome)
-        desk.show("".join(f"{line}\n" for line in lines))
+        desk.show(*_verified_lines(record, findings, without_outcome))
     return code
 
 

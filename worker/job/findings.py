@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from worker.errors import Finding, InvalidInputError
+from worker.text import escaped
 
 LIMIT = 20  # findings that are shown
 ENOUGH = 10_000  # findings of one file after which it is not read on
@@ -53,7 +54,7 @@ def raise_any(files: Sequence[Findings]) -> None:
 def shown(text: str) -> str:
     """Foreign text as a message may hold it: one line, nothing invisible, at most 64 characters."""
     cut = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-    safe = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in cut)
+    safe = escaped(cut)
     return safe if safe and safe == safe.strip() else f'"{safe}"'
 
 

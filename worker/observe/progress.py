@@ -25,7 +25,7 @@ from rich.text import Text
 
 from worker.clock import Clock
 from worker.model import Outcome, OutcomeKind
-from worker.observe.render import escaped
+from worker.text import escaped
 
 _GROUPS = {
     OutcomeKind.CANCELLED: "cancelled",

@@ -7,7 +7,6 @@ renderer never raises: a value it cannot write becomes the name of its type.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, MutableMapping
 from functools import lru_cache
 from typing import Any
@@ -17,24 +16,13 @@ from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter
 
 from worker.clock import Clock, rfc3339
 from worker.model import Secret
-
-CAPPED = 512  # characters that are kept of a text the gateway wrote
+from worker.text import escaped, escaped_json
 
 _DAY_MS = 86_400_000
 _DEPTH = 8  # how deep a value is followed that is not plain JSON
 OWN_KEYS = frozenset(
     {"timestamp", "level", "event", "exc_info", "stack_info", "exception", "stack"}
 )
-# What reads as a line end, steers a terminal or turns the direction of reading; JSON allows
-# it raw above ASCII, and viewers obey it. DEL is ASCII, and the only one there.
-_STEERING = re.compile(
-    "[\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
-)
-
-
-def capped(text: str | None) -> str | None:
-    """At most 512 characters of a text that came from outside."""
-    return text if text is None or len(text) <= CAPPED else text[: CAPPED - 1] + "…"
 
 
 def stamp(ms: int) -> str:
@@ -56,17 +44,6 @@ def _day(days: int) -> str:
         return rfc3339(days * _DAY_MS)[:11]
     except (ValueError, OverflowError, OSError):
         return ""
-
-
-def escaped(text: str) -> str:
-    """The text with every character that is not printable written as its escape."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else _escape(c) for c in text)
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 # ---------------------------------------------------------------- JSON
@@ -106,18 +83,12 @@ def _body(fields: Mapping[str, Any]) -> bytes:
         body = _encode(fields)
     except _TURNED_DOWN:
         body = _encode(plain(fields))
-    if body.isascii() and b"\x7f" not in body:
-        return body
-    return _STEERING.sub(_json_escape, body.decode()).encode()
+    return escaped_json(body)
 
 
 def _to_the_second(second: int) -> str:
     moment = stamp(second * 1000)
     return moment[:-4] if moment.endswith("Z") else "9999-12-31T23:59:59."
-
-
-def _json_escape(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
 
 
 def without_own_keys(fields: Mapping[str, Any]) -> dict[str, Any]:

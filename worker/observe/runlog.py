@@ -24,7 +24,8 @@ from worker.model import (
 )
 from worker.observe.fastlogger import LEVELS
 from worker.observe.log import LogSink
-from worker.observe.render import capped, stamp
+from worker.observe.render import stamp
+from worker.text import capped
 
 COMMAND_CANCELLED = "command.cancelled"
 TARGET_SETTLED = "target.settled"

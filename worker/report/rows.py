@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from worker.clock import rfc3339
 from worker.model import CommandResult, OutcomeKind, Proof, ReportRow, Result
+from worker.text import escaped_json
 
 
 class Out(Protocol):
@@ -115,11 +116,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 def safely(value: object) -> bytes:
-    """The value as JSON; half a surrogate pair, which UTF-8 cannot write, as its escape."""
+    """The value as JSON that steers no viewer; half a surrogate pair stands as its escape."""
     try:
-        return _encode(value)
-    except UnicodeEncodeError:
-        return _encode(_whole(msgspec.to_builtins(value)))
+        return escaped_json(_encode(value))
+    except UnicodeEncodeError:  # UTF-8 cannot write it
+        return escaped_json(_encode(_whole(msgspec.to_builtins(value))))
 
 
 def _whole(value: Any) -> Any:

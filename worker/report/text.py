@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from worker.model import OutcomeKind, RunState
 from worker.report.summary import Summary
+from worker.text import escaped
 
 _MEANING = {
     OutcomeKind.CANCELLED: "",
@@ -41,16 +42,7 @@ def text(summary: Summary, *, state: RunState = "finished", notes: Sequence[str]
         lines += _next(summary)
     lines += _exit(summary)
     mark = "REHEARSAL " if summary.rehearsal else ""
-    return "".join(f"{mark}{shown(line)}\n" for line in lines)
-
-
-def shown(line: str) -> str:
-    """One line: what is not printable stands as its escape."""
-    if line.isprintable():
-        return line
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line
-    )
+    return "".join(f"{mark}{escaped(line)}\n" for line in lines)
 
 
 def _verdict(summary: Summary, state: RunState) -> str:

@@ -27,6 +27,7 @@ from worker.run.safety import AbortRules, Safety
 from worker.run.stop import Bounds, Switch
 from worker.run.verify import Findings, Subject, Verifier
 from worker.run.wire import Gateway, Halted, Wire
+from worker.text import escaped
 
 
 class Rules(Struct, frozen=True):
@@ -204,6 +205,7 @@ class Session:
         if isinstance(reply, Refused) and not reply.transient:
             told = f"HTTP {reply.status}, {reply.message or reply.cause}"
             told += f" (requestId {reply.requestId})" if reply.requestId else ""
+            told = escaped(told)
             raise RefusedError(
                 "this run needs to search commands (verify, or gateway.cancel_all: by_id), and "
                 f"the gateway refuses it for orgId {probe.orgId}: {told}; nothing was "

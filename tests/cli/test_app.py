@@ -1,0 +1,28 @@
+"""The command line as a whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+_BUGGY = r"""
+import sys
+from worker.cli import looking, main
+def broken(*_, **__):
+    raise RuntimeError("canary \x1b[2J")
+looking.runs = broken
+sys.argv = ["cancel-worker", "runs"]
+main()
+"""
+
+
+def test_a_bug_is_named_by_its_class_and_place_never_by_its_text() -> None:
+    """The text of an exception may hold a secret, or what a gateway wrote."""
+    done = subprocess.run(
+        [sys.executable, "-c", _BUGGY], capture_output=True, text=True, check=False
+    )
+    first, *places = done.stderr.splitlines()
+    assert first == "internal error: RuntimeError; please report it with these lines"
+    assert places[-1] == "  <string>:5 in broken"
+    assert "canary" not in done.stderr
+    assert (done.returncode, done.stdout) == (1, "")
