@@ -126,11 +126,11 @@ class Refused(Struct, frozen=True):
     status: int
     code: int | None
     cause: str  # constant: bad_request, forbidden, not_found, throttled, token, wrong_path, …
-    transient: bool = False
+    transient: bool = False  # it may be sent again
     retry_after: float | None = None  # seconds; inf for what nobody waits for
     message: str | None = None  # the gateway's msg, at most 512 characters
     requestId: str | None = None
-    rule: str | None = None  # auth: a fresh token was turned down
+    fresh_tokens: int = 0  # so many in a row were turned down, this one too, and no success between
 
 
 class Answered(Struct, frozen=True, gc=False):

@@ -150,31 +150,40 @@ async def test_nothing_is_sent_without_a_token() -> None:
 
 
 async def test_a_stale_token() -> None:
-    """Row 19: Refused(token), then a fresh one and the same call again; no rule."""
+    """Row 19: Refused(token), then a fresh one and the same call again."""
     world = World(DENIED, ok(code=0, data=[]), tokens=[token_reply("T1"), token_reply("T2")])
     await world.authorized()
     read = await world.client.cancel(ALL)
-    assert read == Refused(401, None, "token")
+    assert read == Refused(401, None, "token", transient=True)
     await world.authorized()
     assert isinstance(await world.client.cancel(ALL), Answered)
     assert [r.headers["apim-accesstoken"] for r in world.transport.call_requests] == ["T1", "T2"]
 
 
-async def test_a_fresh_token_turned_down() -> None:
-    """Row 19: the run must stop, and nobody gets a token any more."""
-    world = World(DENIED, ok(code=1203), tokens=[token_reply("T1"), token_reply("T2")])
-    await world.authorized()
-    await world.client.search(DEVICE, "o1", 1, 1)
-    await world.authorized()
-    read = await world.client.cancel(ALL)
-    message = (
-        "the gateway turned down a token that it had just given: are the keys for this gateway, "
-        "is this machine's clock right?"
-    )
-    assert read == Refused(200, 1203, "token", rule="auth", message=message)
-    failed = await world.client.authorize()
-    assert failed is not None
-    assert failed.rule == "auth"
+async def test_fresh_tokens_turned_down() -> None:
+    """Row 101: a refusal says how many in a row, those of searches too."""
+    world = World(DENIED, ok(code=1203), DENIED, ok(code=0, data=[]), DENIED)
+    counts = []
+    for kind in ("search", "cancel", "search", "cancel", "cancel"):
+        client = (await world.authorized()).client
+        search = client.search(DEVICE, "o1", 1, 1) if kind == "search" else None
+        read = await (search or client.cancel(ALL))
+        counts.append(read.fresh_tokens if isinstance(read, Refused) else None)
+    assert counts == [0, 1, 2, None, 0]
+    assert len(world.transport.token_requests) == 4
+
+
+async def test_a_call_turned_down_again() -> None:
+    """Row 101: a further 401 fetches no token while the one at hand works for others."""
+    world = await World(ok(code=0, data=[]), DENIED).authorized()
+    await world.client.cancel(ALL)
+    for _ in range(3):
+        read = await world.client.cancel(ALL, refused_before=True)
+        assert read == Refused(401, None, "token", transient=True)
+        page = await world.client.search(DEVICE, "o1", 1, 1, refused_before=True)
+        assert page == read
+        await world.authorized()
+    assert len(world.transport.token_requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -187,15 +196,15 @@ async def test_a_fresh_token_turned_down() -> None:
     ],
 )
 async def test_what_proves_a_token(reply: Reply, trusted: bool) -> None:
-    """Row 19: a success with a fresh token, and nothing less, takes it off trial."""
-    world = World(DENIED, reply, DENIED, tokens=[token_reply("T1"), token_reply("T2")])
+    """Rows 19, 101: a success with a fresh token, and nothing less, proves it."""
+    world = World(DENIED, reply, DENIED)
     await world.authorized()
     await world.client.cancel(ALL)
     await world.authorized()
     await world.client.cancel(ALL)
     read = await world.client.cancel(ALL)
     assert isinstance(read, Refused)
-    assert read.rule == (None if trusted else "auth")
+    assert read.fresh_tokens == (0 if trusted else 1)
 
 
 async def test_configured_codes_reach_the_reading() -> None:

@@ -456,9 +456,9 @@ PAGE = b" \n<!doctype html><title>CANARY</title>"
         (429, b'{"message":"slow down"}', "throttled", None, True),
         (429, PAGE, "throttled", None, True),
         (429, body(code=99403), "throttled", 99403, True),
-        (401, b"", "token", None, False),
-        (401, PAGE, "token", None, False),
-        (401, body(code=99403), "token", 99403, False),
+        (401, b"", "token", None, True),
+        (401, PAGE, "token", None, True),
+        (401, body(code=99403), "token", 99403, True),
         # row 15: a page from somebody in between
         (400, PAGE, "not_the_gateway", None, False),
         (403, PAGE, "not_the_gateway", None, False),
@@ -467,9 +467,9 @@ PAGE = b" \n<!doctype html><title>CANARY</title>"
         (200, body(code=99403), "forbidden", 99403, False),
         (200, body(code=99404), "not_found", 99404, False),
         (200, body(code=11404), "not_found", 11404, False),
-        (200, body(code=1203), "token", 1203, False),
-        (200, b'{"status":1203}', "token", 1203, False),
-        (503, b'{"status":1203}', "token", 1203, False),
+        (200, body(code=1203), "token", 1203, True),
+        (200, b'{"status":1203}', "token", 1203, True),
+        (503, b'{"status":1203}', "token", 1203, True),
         (404, body(code=11404), "not_found", 11404, False),
         (404, body(code=99403), "forbidden", 99403, False),
         (404, body(code=99500), "code_99500", 99500, False),
@@ -489,13 +489,7 @@ def test_refused(status: int, raw: bytes, cause: str, code: int | None, transien
     """Rows 15, 19, 22, 23, 25, 30: proven not executed."""
     read = read_cancel(ALL, got(raw, status), {777, 0})
     assert isinstance(read, Refused)
-    assert (read.status, read.code, read.cause, read.transient, read.rule) == (
-        status,
-        code,
-        cause,
-        transient,
-        None,
-    )
+    assert (read.status, read.code, read.cause, read.transient) == (status, code, cause, transient)
     assert "CANARY" not in str(read.message)
 
 

@@ -12,7 +12,7 @@ from tests.gateway.fake_clock import FakeClock
 from tests.gateway.fake_transport import FakeTransport, Tries, ok, token_reply
 from worker.gateway.exchange import Reply
 from worker.gateway.signing import encryption
-from worker.gateway.token import Credentials, Tokens
+from worker.gateway.token import Credentials, Token, Tokens
 from worker.model import NotSent, Secret
 
 KEYS = Credentials(Secret("AK"), Secret("CANARY-SK"))
@@ -32,6 +32,12 @@ class World:
         self.transport = FakeTransport(self.clock, tokens=list(replies) or [token_reply("T1")])
         self.patience = Tries(self.clock, *delays, stops_at=stops_at)
         self.tokens = Tokens(self.transport, KEYS, self.clock, self.patience, 30.0)
+
+    async def ready(self) -> Token:
+        """The token to sign with, once there is one."""
+        assert await self.tokens.ready() is None
+        assert self.tokens.current is not None
+        return self.tokens.current
 
     @property
     def text(self) -> str | None:
@@ -295,7 +301,7 @@ async def test_rejected_while_it_is_renewed() -> None:
     world.transport.gate.clear()
     renewing = asyncio.ensure_future(world.tokens.ready())
     await asyncio.sleep(0.01)
-    assert world.tokens.rejected(old) is False
+    assert world.tokens.refused(old, again=False) == 0
     world.transport.gate.set()
     assert await renewing is None
     assert (world.text, world.fetches, world.patience.waited) == ("T2", 4, [1.0])
@@ -340,69 +346,88 @@ async def test_a_sleep_of_the_machine() -> None:
     assert world.fetches == 3
 
 
-async def test_a_rejected_token_is_replaced_once() -> None:
+async def test_a_refused_token_is_replaced_once() -> None:
     """Row 19: the first 401 fetches anew; those for the token replaced just sign again."""
     world = World(token_reply("T1"), token_reply("T1"))  # the service gives the same text again
-    await world.tokens.ready()
-    old = world.tokens.current
-    assert old is not None
-    world.tokens.accepted(old)
-    assert world.tokens.rejected(old) is False
+    old = await world.ready()
+    old.has_worked = True
+    assert world.tokens.refused(old, again=False) == 0
     assert world.tokens.current is None
     assert await asyncio.gather(*(world.tokens.ready() for _ in range(5))) == [None] * 5
     assert world.fetches == 2
-    assert world.tokens.rejected(old) is False  # a late 401 for the old one
-    assert await world.tokens.ready() is None
+    assert world.tokens.refused(old, again=False) == 0  # a late 401 for the old one
+    await world.ready()
     assert world.fetches == 2
 
 
-async def test_a_fresh_token_rejected() -> None:
-    """Row 19: fetched because of a 401 and turned down before any success: rule auth."""
-    world = World(token_reply("T1"), token_reply("T2"))
-    for stop in (False, True):
-        await world.tokens.ready()
-        token = world.tokens.current
-        assert token is not None
-        assert world.tokens.rejected(token) is stop
-    failure = gives_up("auth", "the gateway turned down a token it just gave")
-    assert (await world.tokens.ready(), world.fetches) == (failure, 2)
+async def test_fresh_tokens_refused_are_counted_in_a_row() -> None:
+    """Row 101: fetched because of a 401 and turned down in its turn, until one has a success."""
+    world = World()
+    counts = []
+    for has_worked in (False, False, False, True, False, False):
+        token = await world.ready()
+        token.has_worked = has_worked
+        counts.append(world.tokens.refused(token, again=False))
+    assert counts == [0, 1, 2, 0, 1, 2]
+    assert world.fetches == 6
 
 
-async def test_a_fresh_token_that_worked_may_be_rejected() -> None:
-    """Row 19: after a success with it a 401 is like the first; the next one must prove itself."""
-    world = World(token_reply("T1"), token_reply("T2"), token_reply("T3"))
-    for succeeded, stop in ((False, False), (True, False), (False, True)):
-        await world.tokens.ready()
-        token = world.tokens.current
-        assert token is not None
-        if succeeded:
-            world.tokens.accepted(token)
-        assert world.tokens.rejected(token) is stop
+async def test_a_late_success_speaks_for_its_own_token() -> None:
+    """Row 101: two fetches of one text are two tokens; an old one's success proves no new one."""
+    world = World(token_reply("T1"))
+    old = await world.ready()
+    assert world.tokens.refused(old, again=False) == 0
+    fresh = await world.ready()
+    old.has_worked = True
+    assert world.tokens.refused(fresh, again=False) == 1
 
 
-async def test_a_token_renewed_in_time_may_be_rejected() -> None:
-    """Row 19: only a token fetched because of a 401 is on trial."""
+async def test_a_late_success_of_an_old_token_takes_nothing_from_a_new_one() -> None:
+    """Row 101: the new token worked, then the old one's last reply comes, then the new one dies."""
+    world = World()
+    old = await world.ready()
+    world.tokens.refused(old, again=False)
+    fresh = await world.ready()
+    fresh.has_worked = True
+    old.has_worked = True
+    assert world.tokens.refused(fresh, again=False) == 0
+
+
+async def test_a_token_that_works_for_others_is_kept() -> None:
+    """Row 101: a further 401 of a call fetches none while the token has had a success."""
+    world = World()
+    token = await world.ready()
+    token.has_worked = True
+    assert world.tokens.refused(token, again=True) == 0
+    assert world.tokens.current is token
+    assert world.tokens.refused(token, again=False) == 0  # the first 401 of another call
+    token = await world.ready()
+    assert world.tokens.refused(token, again=True) == 1  # this one has had no success yet
+    await world.ready()
+    assert world.fetches == 3
+
+
+async def test_a_token_renewed_in_time_may_be_refused() -> None:
+    """Row 19: only a token fetched because of a 401 is fresh."""
     world = World(token_reply("T1", 100), token_reply("T2", 100))
-    await world.tokens.ready()
+    await world.ready()
     world.clock.pass_ms(90_000)
-    await world.tokens.ready()
-    token = world.tokens.current
-    assert token is not None
+    token = await world.ready()
     assert token.text.reveal() == "T2"
-    assert world.tokens.rejected(token) is False
+    assert world.tokens.refused(token, again=False) == 0
 
 
-async def test_a_trial_ends_with_the_token() -> None:
-    """Row 19: what replaces a token on trial in time is not on trial itself."""
-    world = World(token_reply("T1"), token_reply("T2", 100), token_reply("T3"))
-    await world.tokens.ready()
-    assert world.tokens.current is not None
-    assert world.tokens.rejected(world.tokens.current) is False
-    await world.tokens.ready()
+@pytest.mark.parametrize(("has_worked", "counts"), [(False, [0, 1, 2]), (True, [0, 1, 0])])
+async def test_a_renewal_is_no_success(has_worked: bool, counts: list[int]) -> None:
+    """Row 101: what replaces an unproven token in time is as unproven as it was."""
+    world = World(token_reply("T1"), token_reply("T2"), token_reply("T3", 100), token_reply("T4"))
+    told = [world.tokens.refused(await world.ready(), again=False) for _ in range(2)]
+    token = await world.ready()
+    token.has_worked = has_worked
     world.clock.pass_ms(90_000)
-    await world.tokens.ready()
-    assert world.text == "T3"
-    assert world.tokens.rejected(world.tokens.current) is False
+    renewed = await world.ready()
+    assert renewed.text.reveal() == "T4"
+    assert [*told, world.tokens.refused(renewed, again=False)] == counts
 
 
 async def test_no_secret_shows() -> None:

@@ -49,10 +49,15 @@ class Fate(Struct, frozen=True):
 OK = Fate()
 BUG = Fate(bug=True)
 TOKEN_GONE = Fate(executed=False, said=NotSent("no_token"))
-STALE_TOKEN = Fate(executed=False, said=Refused(401, None, "token"))
-FRESH_TOKEN_REFUSED = Fate(
-    executed=False, said=Refused(401, None, "token", rule="auth", message="fresh token refused")
-)
+STALE_TOKEN = Fate(executed=False, said=Refused(401, None, "token", transient=True))
+
+
+def fresh_token(in_a_row: int) -> Fate:
+    """A 401 for the so many-th fresh token in a row."""
+    said = Refused(401, None, "token", transient=True, message="no", fresh_tokens=in_a_row)
+    return Fate(executed=False, said=said)
+
+
 REDIRECT = Fate(executed=False, said=Ambiguous("redirect", 302, rule="redirect"))
 TLS = Fate(executed=False, said=NotSent("tls", retryable=False, rule="tls", message="bad name"))
 
@@ -222,7 +227,7 @@ class FakeGateway:
 
         task.add_done_callback(done)
 
-    async def cancel(self, call: CancelCall) -> Evidence:
+    async def cancel(self, call: CancelCall, *, refused_before: bool = False) -> Evidence:
         commandId = call.commandId if isinstance(call, CancelOne) else None
         fate = _next(self.cancels, call.device, self.every_cancel)
         self.log.append(Sent("cancel", call.device, self._clock.monotonic(), commandId))
@@ -237,7 +242,9 @@ class FakeGateway:
             return fate.said
         return Answered(taken, requestId, fate.anomaly)
 
-    async def search(self, device: Device, orgId: str, state: int, page: int) -> SearchReply:
+    async def search(
+        self, device: Device, orgId: str, state: int, page: int, *, refused_before: bool = False
+    ) -> SearchReply:
         fate = _next(self.searches, device, self.every_search)
         self.log.append(Sent("search", device, self._clock.monotonic(), state=state))
         requestId = await self._travel(device, fate, 1.0)

@@ -28,6 +28,7 @@ from worker.model import (
     Stop,
     Target,
 )
+from worker.run.auth import AuthRule
 from worker.run.case import Call, Case
 from worker.run.course import drive
 from worker.run.executor import Executor
@@ -171,10 +172,11 @@ class Rig:
             self.bounds,
             self.clock,
             self.book,
+            AuthRule(lambda: self.runner.open_targets),
         )
         self.elsewhere = set(elsewhere)
         self.reconciler = Reconciler(
-            self.wire, self.gateway, lookup, self.clock, self._recorded_elsewhere
+            self.wire, self.gateway, lookup, self.policy, self.clock, self._recorded_elsewhere
         )
         self.recorder = Recorder(self.book, self.switch)
         self.recorder.writer = self.book

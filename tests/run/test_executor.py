@@ -178,10 +178,9 @@ async def test_throttled_then_answered() -> None:
 
 
 async def test_stale_token_costs_no_attempt() -> None:
-    """A 401 is no attempt, so that four of them leave all four (row 19)."""
+    """The first 401 of a call is no attempt, so that it leaves all four (row 19)."""
     rig = seeded("1")
-    fates = [STALE_TOKEN, unsent(), STALE_TOKEN, unsent(), STALE_TOKEN, unsent()]
-    outcome = await ended(rig, *fates)
+    outcome = await ended(rig, STALE_TOKEN, unsent(), unsent(), unsent())
     assert (outcome.kind, outcome.attempts) == (K.CANCELLED, 4)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import anyio
@@ -10,7 +11,6 @@ import pytest
 from tests.run.fake_gateway import (
     BAD_REQUEST,
     FORBIDDEN,
-    FRESH_TOKEN_REFUSED,
     LATENCY,
     OK,
     REDIRECT,
@@ -19,6 +19,7 @@ from tests.run.fake_gateway import (
     TOKEN_GONE,
     Fate,
     foreign,
+    fresh_token,
     lost,
     refused,
     slow,
@@ -45,6 +46,7 @@ from worker.run.wire import Halted
 
 ALL = CancelAll(device(), ORG)
 ONE = CancelOne(device(), ORG, "1")
+CHECK = "are the keys for this gateway, is this machine's clock right?"
 
 
 def _nothing() -> None:
@@ -84,21 +86,12 @@ async def test_departure_is_told_when_it_happens() -> None:
 # ---------------------------------------------------------------- tokens
 
 
-async def test_stale_token_is_renewed_and_the_call_sent_again() -> None:
-    """A 401 is one renewal and the same call again; neither is a repetition (row 19)."""
+async def test_a_stale_token_is_handed_on_as_it_is() -> None:
+    """A 401 is one request; whether it is sent again is the call's to decide (rows 19, 101)."""
     rig = Rig()
-    assert await cancel(rig, STALE_TOKEN, OK) == Answered((), "r2")
-    assert rig.gateway.fetched == 1
-    assert rig.wire.requests == Requests(cancel=2)
+    assert await cancel(rig, STALE_TOKEN, OK) == STALE_TOKEN.said
+    assert rig.wire.requests == Requests(cancel=1)
     assert rig.switch.stop is None
-
-
-async def test_stale_token_of_a_search_alike() -> None:
-    """A search that meets a stale token is sent again too (row 19)."""
-    rig = Rig()
-    rig.gateway.searches[device()] = [STALE_TOKEN]
-    assert isinstance(await rig.wire.search(device(), ORG, 1, 1), Page)
-    assert rig.gateway.fetched == 1
 
 
 async def test_token_taken_away_while_waiting() -> None:
@@ -108,13 +101,31 @@ async def test_token_taken_away_while_waiting() -> None:
     assert rig.wire.requests == Requests(cancel=1)
 
 
-async def test_fresh_token_refused_stops_the_run() -> None:
-    """A 401 for a token fetched because of a 401: rule auth, the call was not attempted."""
+async def test_a_fresh_token_refused_before_any_success_stops_the_run() -> None:
+    """Rule auth at once, and the call was not attempted (row 101)."""
     rig = Rig()
     with pytest.raises(Halted):
-        await cancel(rig, STALE_TOKEN, FRESH_TOKEN_REFUSED)
-    assert rig.switch.stop == Stop("auth", "fresh token refused", count=1, of=1)
+        await cancel(rig, fresh_token(1))
+    message = "the gateway turned down a token that it had just given: " + CHECK + "; no"
+    assert rig.switch.stop == Stop("auth", message, count=1, of=1)
     assert rig.pace.in_flight == 0
+
+
+async def test_a_token_refused_while_the_run_stops_leaves_the_call_open() -> None:
+    """What is proven not executed and may go again is not attempted, whatever stopped the run."""
+    rig = Rig()
+    asyncio.get_running_loop().call_later(0.01, rig.switch.throw, Stop("signal", "SIGTERM"))
+    with pytest.raises(Halted):
+        await cancel(rig, STALE_TOKEN)
+
+
+async def test_no_search_stops_the_run_for_its_token() -> None:
+    """Searches never count for the rule auth, not even before the first success (row 101)."""
+    rig = Rig()
+    rig.gateway.searches[device()] = [fresh_token(n) for n in range(1, 9)]
+    for _ in range(8):
+        assert isinstance(await rig.wire.search(device(), ORG, 1, 1), Refused)
+    assert rig.switch.stop is None
 
 
 async def test_no_token_stops_the_run() -> None:

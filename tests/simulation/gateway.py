@@ -25,6 +25,7 @@ from tests.simulation.fates import Fate
 from tests.simulation.setup import Setup
 from tests.simulation.span import Span
 from tests.simulation.truth import CACHED, CANCELLED, RELEASED, Cached, Exchange, Key, Thing
+from tests.simulation.unrest import Unrest
 
 ACCESS_KEY, SECRET_KEY = "ak-canary-", "sk-canary-5b1e"
 TOKEN = "tok-canary-"
@@ -45,6 +46,7 @@ class Gateway:
         self._numbers = count(1)
         self._tokens: dict[int, tuple[str, float]] = {}
         self._known: dict[str, tuple[int, float]] = {}  # token -> worker, issued at
+        self._given: dict[int, str] = {}  # worker -> text of its last token
         self._stamps: set[str] = set()
         self._signatures: set[str] = set()
         self._recent: list[float] = []
@@ -57,7 +59,9 @@ class Gateway:
         self.note: Callable[..., None] = lambda *said: None
         self.wrong: Callable[[int, str], None] = lambda number, said: None
         self._writer = Writer(self)
-        for at in setup.token_revoked:
+        self._unrest = setup.unrest or Unrest()
+        self._delays = Random(f"{setup.seed} tokens late")
+        for at in (*setup.token_revoked, *self._unrest.deaths):
             self.later(at, self._revoke)
 
     # ---------------------------------------------------------------- time
@@ -145,6 +149,8 @@ class Gateway:
         takes = chance.uniform(0.005, 0.1) if chance.random() < 0.8 else chance.uniform(0.1, 1.5)
         if fate.name == "slow":
             takes = chance.uniform(0.5, 4.0)
+        if exchange.kind == "cancel" and self._delays.random() < self._unrest.late:
+            takes += self._delays.uniform(0.1, 4.0)
         exchange.replies = exchange.arrives + takes
         if fate.ending in ("hang", "drip"):
             exchange.replies = inf
@@ -318,6 +324,8 @@ class Gateway:
             return fates.REVOKED
         if self._tokens.get(known[0], ("", 0.0))[0] != exchange.token or now >= known[1]:
             return fates.EXPIRED
+        if self._unrest.bars(exchange, now):
+            return fates.BARRED_CODE if self._unrest.as_code else fates.BARRED
         apart = abs(exchange.stamp - self.now_ms(now))
         if setup.tolerance_ms is not None and apart > setup.tolerance_ms:
             return fates.SKEWED
@@ -340,10 +348,13 @@ class Gateway:
         self._stamps.add(proof)
         text, ends = self._tokens.get(exchange.worker, ("", -1.0))
         if now >= ends - 1.0 or text not in self._known:
-            text, ends = f"{TOKEN}{exchange.number}", now + self._setup.token_life
+            again = self._given.get(exchange.worker) if self._unrest.same_text else None
+            text, ends = again or f"{TOKEN}{exchange.number}", now + self._setup.token_life
+            self._given[exchange.worker] = text
             self._tokens[exchange.worker] = (text, ends)
             self._known[text] = (exchange.worker, ends)
-        return {"accessToken": text, "expire": int(ends - now)}
+        exchange.token, exchange.life = text, int(ends - now)
+        return {"accessToken": text, "expire": exchange.life}
 
     @staticmethod
     def _name(exchange: Exchange, fate: Fate) -> None:

@@ -183,6 +183,9 @@ def _stopped_in_time(world: World, start: Start) -> None:
         ended = number == start.number and not start.crashed and start.code != 6
         if ended and (stopped is None or stopped > at + 1e-6):
             world.wrong(10, f"start {number} did not stop for {rule}")
+    auth = start.stop is not None and start.stop.rule == "auth"
+    if auth and not world.witness.distrust.explains(start):
+        world.wrong(10, f"start {start.number} stopped for auth without a reason")
 
 
 def _bounded(world: World, start: Start) -> None:
@@ -195,6 +198,7 @@ def _bounded(world: World, start: Start) -> None:
         calls += 1
         repeats += count - 1
         most = rules.attempts * (setup.lookup.tries + 1 if setup.by_id else 1)
+        most += setup.lookup.tries if setup.by_id else 0  # each made anew has a 401 free
         if count > most:
             world.wrong(9, f"{count} attempts for {key} {commandId} in pass {pass_no}")
     # A call that was on its way out when the run stopped has paid its share, and never went out.

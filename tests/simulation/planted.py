@@ -143,10 +143,53 @@ BUGS = (
         "        return delay",
     ),
     Bug(
-        "a fresh token is turned down for ever",
+        "a token that is turned down never stops a run",
+        "run/auth.py",
+        "        if count < enough:\n",
+        "        if True:\n",
+    ),
+    Bug(
+        "a late success of an old token takes the new one's away",
+        "gateway/client.py",
+        """        if type(read) is Answered:
+            token.has_worked = True
+""",
+        """        if type(read) is Answered:
+            self.last = getattr(self, "last", token)
+            self.last.has_worked = False
+            self.last = token
+            token.has_worked = True
+""",
+    ),
+    Bug(
+        "every 401 of a call is free",
+        "run/executor.py",
+        "            if turned_down(evidence) and not call.turned_down:",
+        "            while turned_down(evidence):",
+    ),
+    Bug(
+        "every 401 fetches a token",
         "gateway/token.py",
-        "        if token.after_401 and self._proven is not token:",
-        "        if False:",
+        "        if again and token.has_worked:\n",
+        "        if False:\n",
+    ),
+    Bug(
+        "a 401 for an old token throws the new one away",
+        "gateway/token.py",
+        "        if token is not self._token:\n",
+        "        if False:\n",
+    ),
+    Bug(
+        "one device that is turned down stops a run that works",
+        "run/auth.py",
+        "_ENOUGH = 5  # targets",
+        "_ENOUGH = 1",
+    ),
+    Bug(
+        "a search that is turned down counts like a cancel",
+        "run/auth.py",
+        "        if not refused.fresh_tokens or device is None:\n",
+        "        if not refused.fresh_tokens:\n",
     ),
     Bug(
         "attempts have no end",

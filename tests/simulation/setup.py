@@ -11,7 +11,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from tests.simulation import unrest
 from tests.simulation.fates import CANCEL, CURSES, SEARCH, TOKEN, WIRE, Weather
+from tests.simulation.unrest import Unrest
 from worker.run.reconcile import LookupRules
 from worker.run.retry import RetryRules
 from worker.run.safety import AbortRules
@@ -80,6 +82,7 @@ class Setup(Struct):
     fail_after: bool  # it was durable all the same
     slow_disk: float
     thorough: bool  # read everything back through the project's own reports, too
+    unrest: Unrest | None = None  # of tokens
 
 
 def draw(seed: int, transport: str = "fake") -> Setup:
@@ -112,6 +115,7 @@ def draw(seed: int, transport: str = "fake") -> Setup:
     setup = Setup(**given)
     if setup.kind == "calm":
         _calm(setup)
+    setup.unrest = unrest.draw(seed, setup.kind, setup.devices)
     if transport == "aiohttp":
         setup.bugs = ()
         if setup.tls_from is not None:  # no TLS in memory

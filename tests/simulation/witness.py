@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from tests.simulation.distrust import Distrust
 from tests.simulation.truth import CACHED, Exchange, Key
 
 if TYPE_CHECKING:
@@ -29,17 +30,13 @@ class Witness:
         self._seen_cached: dict[tuple[int, Key], float] = {}
         self.looked_up: dict[tuple[int, Key], float] = {}  # a whole look-up, begun then
         self.attempts: Counter[tuple[int, int, Key, str | None]] = Counter()  # start, pass, call
+        self._turned_down: set[tuple[int, int, Key, str | None]] = set()
         self.look_ups: Counter[tuple[int, Key]] = Counter()
         self.unsure: Counter[tuple[int, Key]] = Counter()  # attempts that need a look-up
         self.inherited: Counter[Key] = Counter()  # doubts from earlier processes
         self.calls: Counter[int] = Counter()  # cancels by start, repeats of a token included
         self.rows: Counter[int] = Counter()  # of the matrix, how often each occurred
-        self._fetch: dict[int, int] = {}  # by start: the token at hand
-        self._fetched = 0
-        self._replaces: set[int] = set()  # fetched because of a refusal
-        self._proven: set[int] = set()
-        self._refused: set[int] = set()  # starts whose token was turned down
-        self._with: dict[int, int] = {}  # exchange -> fetch
+        self.distrust = Distrust(world)  # of tokens
         self.begun: dict[int, list[float]] = defaultdict(list)  # by start, loop time
 
     # ---------------------------------------------------------------- a request begins
@@ -53,6 +50,7 @@ class Witness:
             wrong(10, f"{name} begins after the stop")
         if start.deadline_loop is not None and now >= start.deadline_loop - 1e-9:
             wrong(10, f"{name} begins after the deadline")
+        self.distrust.begins(start, exchange)
         if exchange.kind == "token":
             return
         dialled_ms = ceil((goes_out - now) * 1000 - EPS)  # asked for so long ago
@@ -62,7 +60,6 @@ class Witness:
         if heard < now < until - EPS:
             wrong(10, f"{name} begins before Retry-After has passed")
         self.begun[start.number].append(now)
-        self._with[exchange.number] = self._fetch.get(start.number, 0)
         mine = [e for e in world.gateway.open_ones if e.worker == start.worker]
         flying = [e for e in mine if e.kind != "token"]
         if len(flying) > world.setup.concurrency:
@@ -128,10 +125,9 @@ class Witness:
             self._world.wrong(10, f"request {exchange.number} outlives the drain")
         if exchange.row:
             self.rows[exchange.row] += 1
+        self.distrust.ends(start, exchange)
         if exchange.kind == "token":
-            self._token_ends(start, exchange)
             return
-        self._token_rules(start, exchange)
         if exchange.fate is not None and exchange.fate.stops and exchange.proof != "TK":
             self._stops(start, exchange)
         if status in (429, 503):
@@ -149,9 +145,13 @@ class Witness:
 
     def _cancel_ends(self, start: Start, exchange: Exchange, now: float) -> None:
         place = (start.run, exchange.key)
+        call = (start.number, exchange.pass_no, exchange.key, exchange.commandId)
         if exchange.proof == "TK":
+            if call in self._turned_down:  # the first one of a call is no attempt
+                self.attempts[call] += 1
+            self._turned_down.add(call)
             return
-        self.attempts[start.number, exchange.pass_no, exchange.key, exchange.commandId] += 1
+        self.attempts[call] += 1
         since = self.doubtful[place].get(exchange.commandId)
         tainted = since is not None
         if since is not None and self._world.setup.by_id:  # a call that is made anew is not
@@ -189,7 +189,7 @@ class Witness:
         if exchange.fault == "other_command" and exchange.commandId is None:
             return
         if rule is not None and exchange.proof in ("OK", "AM", "NS"):
-            self._must_stop(start, rule)
+            self.must_stop_now(start, rule)
 
     def _pauses(self, start: Start, headers: dict[str, str]) -> None:
         seconds = retry_after(headers)
@@ -200,40 +200,19 @@ class Witness:
         passes = start.deadline_loop is not None and loop.now + seconds >= start.deadline_loop
         passes |= until is not None and world.span.wall_ms() + seconds * 1000 >= until
         if seconds > world.setup.retry.retry_after_max:
-            self._must_stop(start, "retry_after")
+            self.must_stop_now(start, "retry_after")
             self.rows[27] += 1
         elif passes:
-            self._must_stop(start, "deadline or window")
+            self.must_stop_now(start, "deadline or window")
         else:
             _, paused = self.paused_until.get(start.number, (0.0, 0.0))
             if loop.now + seconds > paused:
                 self.paused_until[start.number] = (loop.now, loop.now + seconds)
 
-    def _must_stop(self, start: Start, rule: str) -> None:
+    def must_stop_now(self, start: Start, rule: str) -> None:
+        """The reply at hand must end the run, for this rule."""
         loop = self._world.span.loop
         self.must_stop.append((start.number, loop.now if loop else 0.0, rule))
-
-    def _token_ends(self, start: Start, exchange: Exchange) -> None:
-        if exchange.proof != "OK":
-            return
-        self._fetched += 1
-        self._fetch[start.number] = self._fetched
-        if start.number in self._refused:
-            self._replaces.add(self._fetched)
-            self._refused.discard(start.number)
-
-    def _token_rules(self, start: Start, exchange: Exchange) -> None:
-        fetch = self._with.get(exchange.number, 0)
-        if exchange.proof == "OK":
-            self._proven.add(fetch)
-        if exchange.proof != "TK" or fetch != self._fetch.get(start.number):
-            return
-        if start.number in self._refused:
-            return
-        if fetch in self._replaces and fetch not in self._proven:
-            self._must_stop(start, "auth")
-        else:
-            self._refused.add(start.number)
 
 
 def retry_after(headers: dict[str, Any]) -> float | None:

@@ -33,10 +33,6 @@ from worker.model import (
 
 COMMANDS: Final = "/connect-service/v2.1/commands"
 
-_AUTH_MESSAGE: Final = (
-    "the gateway turned down a token that it had just given: are the keys for this gateway, is "
-    "this machine's clock right?"
-)
 _Read = TypeVar("_Read", Evidence, SearchReply)
 
 #: Who is told what a call proved; an exception is a bug of ours.
@@ -72,10 +68,11 @@ class GatewayClient:
         """Whether a usable token is at hand (now, monotonic) and nobody has to renew it."""
         return self._tokens.at_hand(now)
 
-    async def cancel(self, call: CancelCall) -> Evidence:
+    async def cancel(self, call: CancelCall, *, refused_before: bool = False) -> Evidence:
         """Cancel every cached command of a device, or one; one request.
 
-        Refused(cause="token") asks for `authorize` and the same call again.
+        Refused(cause="token") asks for `authorize` and the same call again. refused_before: that
+        came for an earlier request of this call.
         """
         token = self._tokens.current
         if token is None:
@@ -84,12 +81,12 @@ class GatewayClient:
         reply = await self._transport.post(
             *self._request(token, spell_cancel(call)), sent + self._request_timeout
         )
-        return self._read(token, call, sent, reply)
+        return self._read(token, call, sent, reply, refused_before=refused_before)
 
     def launch(self, call: CancelCall, sent: float, told: Told) -> None:
         """As `cancel`, told by a plain call: once, from the loop, never before this returns.
 
-        sent is now, monotonic. To be asked only while `authorized`.
+        sent is now, monotonic. The first request of its call; only while `authorized`.
         """
         token = self._tokens.current
         assert token is not None  # noqa: S101 - it is at hand
@@ -99,7 +96,9 @@ class GatewayClient:
             partial(self._replied, token, call, sent, told),
         )
 
-    async def search(self, device: Device, orgId: str, state: int, page: int) -> SearchReply:
+    async def search(
+        self, device: Device, orgId: str, state: int, page: int, *, refused_before: bool = False
+    ) -> SearchReply:
         """One page (1, 2 …) of a device's commands in a state, newest first; one request."""
         token = self._tokens.current
         if token is None:
@@ -112,7 +111,7 @@ class GatewayClient:
         if reply.status is not None:
             self._skew.note(reply.headers.get("date"), sent)
         read = read_search(device, orgId, state, page, reply, self._refused_codes)
-        return self._judge(token, read)
+        return self._judge(token, read, refused_before=refused_before)
 
     def skew(self) -> SkewBounds | None:
         """How far the gateway's clock is ahead of the local monotonic clock; None: not seen."""
@@ -145,34 +144,44 @@ class GatewayClient:
     ) -> None:
         said: Evidence | Exception
         try:
-            said = reply if isinstance(reply, Exception) else self._read(token, call, sent, reply)
+            said = (
+                reply
+                if isinstance(reply, Exception)
+                else self._read(token, call, sent, reply, refused_before=False)
+            )
         except Exception as bug:  # noqa: BLE001 - one device's, and to be told as such
             said = bug
         told(said)
 
-    def _read(self, token: Token, call: CancelCall, sent: float, reply: Reply) -> Evidence:
+    def _read(
+        self,
+        token: Token,
+        call: CancelCall,
+        sent: float,
+        reply: Reply,
+        *,
+        refused_before: bool = False,
+    ) -> Evidence:
         if reply.status is not None:
             self._skew.note(reply.headers.get("date"), sent)
         read = read_cancel(call, reply, self._refused_codes)
         if type(read) is Answered:
-            self._tokens.accepted(token)
+            token.has_worked = True
             return read
-        return self._judge(token, read)
+        return self._judge(token, read, refused_before=refused_before)
 
-    def _judge(self, token: Token, read: _Read) -> _Read:
-        """What the reply says of the token, and what the clocks say of a refusal."""
+    def _judge(self, token: Token, read: _Read, *, refused_before: bool) -> _Read:
+        """What the reply says of its own token, and what the clocks say of a refusal."""
         if isinstance(read, _GRANTED):
-            self._tokens.accepted(token)
+            token.has_worked = True
             return read
         if not isinstance(read, Refused) or read.cause not in _TIME_MATTERS:
             return read
-        fatal = read.cause == causes.TOKEN and self._tokens.rejected(token)
-        said = [_AUTH_MESSAGE if fatal else read.message, self._skew.in_words()]
-        return replace(
-            read,
-            rule=causes.RULE_AUTH if fatal else None,
-            message="; ".join(filter(None, said)) or None,
-        )
+        fresh_tokens = 0
+        if read.cause == causes.TOKEN:
+            fresh_tokens = self._tokens.refused(token, again=refused_before)
+        said = filter(None, (read.message, self._skew.in_words()))
+        return replace(read, fresh_tokens=fresh_tokens, message="; ".join(said) or None)
 
 
 _GRANTED: Final = (Answered, Page)  # a tuple: asked for every device

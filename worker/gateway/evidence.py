@@ -173,7 +173,7 @@ def _refused(
         status=status,
         code=code,
         cause=cause,
-        transient=cause == causes.THROTTLED or (added and status >= 500),
+        transient=cause in (causes.THROTTLED, causes.TOKEN) or (added and status >= 500),
         retry_after=_wait(reply),
         message=_message(reply, envelope),
         requestId=text(envelope.get("requestId")),

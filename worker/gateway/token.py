@@ -52,13 +52,15 @@ class Patience(Protocol):
         """Wait so long before a try, if at all; False: the run is stopping, try no more."""
 
 
-class Token(Struct, frozen=True, eq=False):
-    """One fetched token; two fetches of the same text are two tokens."""
+class Token(Struct, eq=False):
+    """One fetched token and what is known of it; two fetches of the same text are two tokens."""
 
     text: Secret
     expires_at: float  # monotonic, counted from before it was asked for
     drift: float  # ms, wall clock minus monotonic clock when it was fetched
-    after_401: bool  # fetched because its predecessor was turned down
+    is_fresh: bool  # fetched because the one before it was turned down
+    refused_before: int  # fresh tokens turned down in a row before it, without a success between
+    has_worked: bool = False  # a request signed with it succeeded
 
 
 class _Problem(Struct, frozen=True):
@@ -89,8 +91,7 @@ class Tokens:
         self._fetching = asyncio.Lock()
         self._token: Token | None = None
         self._renew_at = 0.0  # monotonic
-        self._proven: Token | None = None  # the token that a request succeeded with
-        self._turned_down = False  # the token to come replaces one that was
+        self._turned_down: Token | None = None  # the token to come replaces this one
         self._failed: NotSent | None = None
 
     @property
@@ -116,22 +117,18 @@ class Tokens:
                 return None
         return self._failed
 
-    def accepted(self, token: Token) -> None:
-        """A request signed with it succeeded."""
-        self._proven = token
+    def refused(self, token: Token, *, again: bool) -> int:
+        """A 401 or 1203 came for a token; again: not the first one of its call.
 
-    def rejected(self, token: Token) -> bool:
-        """A 401 or 1203 came for it; True: the run must stop (rule auth)."""
+        How many fresh tokens were turned down in a row, this one included, without a success
+        between; 0 when this says nothing of a fresh token.
+        """
         if token is not self._token:
-            return False  # replaced already: whoever got this just signs again
-        if token.after_401 and self._proven is not token:
-            self._failed = _failure(
-                causes.RULE_AUTH, "the gateway turned down a token it just gave"
-            )
-            return True
-        self._token = None
-        self._turned_down = True
-        return False
+            return 0  # replaced already: the call is signed anew
+        if again and token.has_worked:
+            return 0  # it works for others: no other token would help this call
+        self._token, self._turned_down = None, token
+        return token.refused_before + 1 if _is_unproven(token) else 0
 
     def _usable(self, now: float) -> Token | None:
         token = self._token
@@ -185,13 +182,16 @@ class Tokens:
         # Not over before it has begun, however short it is and however long this took.
         life = max(life, self._clock.monotonic() - asked + 1.0)
         self._renew_at = asked + life * _RENEW_AT
+        before, is_refused = self._turned_down or self._token, self._turned_down is not None
+        unproven = before is not None and _is_unproven(before)
         self._token = Token(
             text=Secret(text),
             expires_at=asked + life,
             drift=self._clock.wall_ms() - self._clock.monotonic() * 1000,
-            after_401=self._turned_down,
+            is_fresh=is_refused or unproven,
+            refused_before=before.refused_before + is_refused if before and unproven else 0,
         )
-        self._turned_down = False
+        self._turned_down = None
         return None
 
     def _request(self) -> bytes:
@@ -200,6 +200,11 @@ class Tokens:
         stamp = self._stamps.take(access_key)
         proof = encryption(access_key, stamp, self._credentials.secret_key.reveal())
         return json.dumps({"appKey": access_key, "encryption": proof, "timestamp": stamp}).encode()
+
+
+def _is_unproven(token: Token) -> bool:
+    """Whether it replaced one that was turned down, and no request succeeded with it yet."""
+    return token.is_fresh and not token.has_worked
 
 
 def _failure(rule: str, message: str | None = None) -> NotSent:

@@ -59,6 +59,7 @@ class Call:
         "started",
         "state",
         "tainted",
+        "turned_down",
     )
 
     def __init__(self, request: CancelCall, known: Command | None = None) -> None:
@@ -76,7 +77,8 @@ class Call:
         self.in_doubt = False  # and no look-up has been made since the last attempt
         self.looked_up = False  # a look-up settled it, or showed it not executed
         self.sending = False  # a request is on its way
-        self.spent = False  # failed, but never in doubt: a later pass may send it again
+        self.turned_down = False  # a token of it was; the first time is no attempt
+        self.spent = False  # not executed and never in doubt: a later pass may send it again
         self.last: Evidence | None = None
         self.cause: str | None = None
         self.state: int | None = None  # of the command, where a search told it

@@ -7,11 +7,13 @@ timer for a target that waits, and nothing at all for one that does not.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
+
+T = TypeVar("T")
 
 
 class _Aside(Struct, frozen=True):
@@ -43,3 +45,19 @@ def drive(course: Coroutine[Any, Any, None]) -> Generator[Any, Any, float | None
     except StopIteration:
         return None
     return waits_for.moment
+
+
+async def stay(course: Coroutine[Any, Any, T], wait: Callable[[float], Awaitable[object]]) -> T:
+    """Run a course to its end; `wait` waits for each moment that it steps aside for."""
+    results: list[T] = []
+
+    async def keep() -> None:
+        results.append(await course)
+
+    steps = keep()
+    try:
+        while (moment := await drive(steps)) is not None:
+            await wait(moment)
+    finally:
+        steps.close()
+    return results[0]

@@ -6,7 +6,7 @@ It sends through the wire, keeps in the case what is proven, asks `retry` whethe
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from itertools import count
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from worker.model import (
     Refused,
     Target,
 )
+from worker.run.auth import turned_down
 from worker.run.case import Call, Case, Standing
 from worker.run.course import aside
 from worker.run.reconcile import Reconciler, SearchTrouble, gateway_ms_at, oldest_ms
@@ -82,15 +83,16 @@ class Executor:
     def landed(self, case: Case, evidence: Evidence | None, sent: float) -> bool:
         """Keep what a launched call proved; True: the case is done, else its course goes on.
 
-        None: its token was turned down, which counts for nothing.
+        None: its token was turned down, which is no attempt.
         """
         call = self._only(case)
         call.started = sent  # and it has earned its share of the budget
         if evidence is None:
+            call.turned_down = True
             return False
         self._keep(case, call, evidence, sent)
         if call.standing is Standing.OPEN and not call.in_doubt and self._is_final(call):
-            _settle_spent(case, call)
+            self._settle_spent(case, call)
         return call.standing is not Standing.OPEN
 
     def broke(self, case: Case) -> None:
@@ -164,13 +166,22 @@ class Executor:
             sent, call.sending = self._clock.monotonic(), True
 
         try:
-            evidence = await self._wire.cancel(
-                call.request, again=call.attempts > 0, departs=departs
-            )
+            evidence = await self._send(call, departs)
+            if turned_down(evidence) and not call.turned_down:  # the first time is no attempt
+                call.turned_down = True
+                evidence = await self._send(call, departs)
         except Halted:  # not before a reply proved that nothing was executed
             call.sending = False
             raise
         self._keep(case, call, evidence, sent)
+
+    def _send(self, call: Call, departs: Callable[[], None]) -> Coroutine[Any, Any, Evidence]:
+        return self._wire.cancel(
+            call.request,
+            again=call.attempts > 0,
+            refused_before=call.turned_down,
+            departs=departs,
+        )
 
     def _keep(self, case: Case, call: Call, evidence: Evidence, sent: float) -> None:
         """Keep what an attempt that went out at this moment proved."""
@@ -201,7 +212,7 @@ class Executor:
         if call.in_doubt:
             await self._reconciler.look_up(case, call)
         if call.standing is Standing.OPEN:
-            _settle_spent(case, call)
+            self._settle_spent(case, call)
 
     def _is_final(self, call: Call) -> bool:
         """Whether the last attempt was the last, whatever time and budget are left."""
@@ -211,6 +222,20 @@ class Executor:
         if isinstance(last, Refused) and not last.transient:
             return True
         return self._policy.spent(call.attempts)
+
+    def _settle_spent(self, case: Case, call: Call) -> None:
+        """Settle a call that is not repeated any more, and of which no doubt is left."""
+        last = call.last
+        if case.recorded_for(call):
+            call.standing = Standing.INCOMPLETE
+        elif isinstance(last, Refused) and not last.transient:
+            call.standing = _refusal(last)
+        elif last is not None and turned_down(last):
+            call.standing = Standing.REJECTED
+            call.spent = not (call.tainted or self._policy.spent(call.attempts))
+        else:
+            call.standing = Standing.FAILED
+            call.spent = not call.tainted and (not isinstance(last, NotSent) or last.retryable)
 
     async def _by_search(self, case: Case, tries: int) -> None:
         """Cancel what a search shows, until nothing older than the first search is cached."""
@@ -313,18 +338,6 @@ def _learn(case: Case, call: Call, evidence: Evidence) -> None:
             case.record(call, evidence.partial, "response", evidence.requestId)
     call.in_doubt = call.tainted and call.standing is Standing.OPEN
     call.looked_up &= not call.in_doubt
-
-
-def _settle_spent(case: Case, call: Call) -> None:
-    """Settle a call that is not repeated any more, and of which no doubt is left."""
-    last = call.last
-    if case.recorded_for(call):
-        call.standing = Standing.INCOMPLETE
-    elif isinstance(last, Refused) and not last.transient:
-        call.standing = _refusal(last)
-    else:
-        call.standing = Standing.FAILED
-        call.spent = not call.tainted and (not isinstance(last, NotSent) or last.retryable)
 
 
 def _refusal(refused: Refused) -> Standing:

@@ -13,9 +13,11 @@ from enum import StrEnum
 from msgspec import Struct
 
 from worker.clock import Clock
-from worker.model import Command, Page, Refused, Target
+from worker.model import Command, Page, Refused, SearchReply, Target
+from worker.run.auth import turned_down
 from worker.run.case import Call, Case, Standing
 from worker.run.course import aside
+from worker.run.retry import RetryPolicy
 from worker.run.wire import Gateway, Wire
 
 #: How long before the first send a command may have been cached: its longest life and a margin.
@@ -101,12 +103,14 @@ class Reconciler:
         wire: Wire,
         gateway: Gateway,
         rules: LookupRules,
+        policy: RetryPolicy,
         clock: Clock,
         recorded_elsewhere: RecordedElsewhere,
     ) -> None:
         self._wire = wire
         self._gateway = gateway
         self.rules = rules
+        self._policy = policy
         self._clock = clock
         self._recorded_elsewhere = recorded_elsewhere
 
@@ -132,10 +136,9 @@ class Reconciler:
         found: dict[str, Command] = {}
         read = 0
         for page_no in range(1, _MOST_PAGES + 1):
-            page = await self._wire.search(case.target.device, case.target.orgId, state, page_no)
+            page = await self.page(case.target, state, page_no)
             if not isinstance(page, Page):
-                denied = isinstance(page, Refused) and not page.transient
-                return SearchTrouble.DENIED if denied else SearchTrouble.FAILED
+                return SearchTrouble.DENIED if is_denied(page) else SearchTrouble.FAILED
             for command in page.commands:
                 case.meet(command)
                 if command.created_ms is None or command.created_ms >= oldest_ms:
@@ -145,6 +148,24 @@ class Reconciler:
             if not page.commands or read >= page.total or (oldest or oldest_ms) < oldest_ms:
                 return list(found.values())
         return SearchTrouble.FAILED
+
+    async def page(self, target: Target, state: int, page: int) -> SearchReply:
+        """One page (1, 2 …); while its token is turned down it is asked for again, as a cancel is.
+
+        The first time at once, then as an attempt, with its wait.
+        """
+        reply = await self._wire.search(
+            target.device, target.orgId, state, page, refused_before=False
+        )
+        attempts = 0
+        while turned_down(reply) and not self._policy.spent(attempts):
+            if attempts:
+                await aside(self._clock.monotonic() + self._policy.backoff(attempts))
+            reply = await self._wire.search(
+                target.device, target.orgId, state, page, refused_before=True
+            )
+            attempts += 1
+        return reply
 
     async def cached(self, case: Case, oldest_ms: int) -> list[Command] | SearchTrouble:
         """What is cached for a target's device now."""
@@ -170,6 +191,11 @@ class Reconciler:
 
     def _oldest(self, call: Call) -> int:
         return oldest_ms(self._gateway, self._clock, call.first_sent, call.first_sent_ms)
+
+
+def is_denied(reply: SearchReply) -> bool:
+    """Whether the gateway refuses this search for good."""
+    return isinstance(reply, Refused) and (not reply.transient or turned_down(reply))
 
 
 def oldest_ms(

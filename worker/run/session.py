@@ -17,9 +17,11 @@ from worker.errors import LedgerError, RefusedError
 from worker.ledger.entry import ClaimedTarget
 from worker.ledger.writer import Writer
 from worker.model import Device, Refused, Requests, Stop, Target
+from worker.run.auth import AuthRule, turned_down
+from worker.run.course import stay
 from worker.run.executor import Executor
 from worker.run.pace import Pace
-from worker.run.reconcile import LookupRules, Reconciler
+from worker.run.reconcile import LookupRules, Reconciler, is_denied
 from worker.run.record import Observer, Recorder
 from worker.run.retry import Budget, RetryPolicy, RetryRules
 from worker.run.runner import Runner
@@ -109,9 +111,10 @@ class Session:
         self.pace = Pace(clock, switch, rules.concurrency, rules.rate)
         policy = RetryPolicy(rules.retry, clock)
         self._budget = Budget(rules.retry)
-        self._wire = Wire(gateway, self.pace, policy, switch, bounds, clock, observer)
+        auth = AuthRule(lambda: self._runner.open_targets)
+        self._wire = Wire(gateway, self.pace, policy, switch, bounds, clock, observer, auth)
         self._reconciler = Reconciler(
-            self._wire, gateway, rules.lookup, clock, self._recorded_elsewhere
+            self._wire, gateway, rules.lookup, policy, clock, self._recorded_elsewhere
         )
         executor = Executor(
             self._wire,
@@ -201,23 +204,31 @@ class Session:
         """A run that needs searches learns before its first cancel whether it may."""
         if probe is None:
             return
-        reply = await self._wire.search(probe.device, probe.orgId, state=1, page=1)
-        if isinstance(reply, Refused) and not reply.transient:
+        search = self._reconciler.page(probe, state=1, page=1)
+        reply = await stay(search, self._wait)
+        if isinstance(reply, Refused) and is_denied(reply):
             told = f"HTTP {reply.status}, {reply.message or reply.cause}"
             told += f" (requestId {reply.requestId})" if reply.requestId else ""
             told = escaped(told)
+            advice = "Ask for the permission, or set verify: none in the job"
+            if turned_down(reply):
+                advice = "Are the keys for this gateway, is this machine's clock right?"
             raise RefusedError(
                 "this run needs to search commands (verify, or gateway.cancel_all: by_id), and "
                 f"the gateway refuses it for orgId {probe.orgId}: {told}; nothing was "
-                "cancelled. Ask for the permission, or set verify: none in the job"
+                f"cancelled. {advice}"
             )
+
+    async def _wait(self, moment: float) -> None:
+        await self._switch.sleep(moment - self._clock.monotonic())
 
     async def _work_off(self, legs: Sequence[Leg]) -> None:
         """The legs in their order, then later passes over what each put off."""
         retry = self._rules.retry
         put_off: tuple[int, ...] = ()
-        for leg in legs:
-            await self._leg(leg, may_put_off=retry.passes > 0)
+        for number, leg in enumerate(legs, 1):
+            more = number < len(legs) or bool(put_off)
+            await self._leg(leg, may_put_off=retry.passes > 0, more_to_come=more)
             put_off += tuple(self._runner.put_off)
         pass_no = max((leg.pass_no for leg in legs), default=0)
         for later in range(1, retry.passes + 1):
@@ -225,13 +236,16 @@ class Session:
                 return
             self._budget.next_pass()
             self._safety.next_pass()
-            await self._leg(Leg(pass_no + later, put_off), may_put_off=later < retry.passes)
+            leg = Leg(pass_no + later, put_off)
+            await self._leg(leg, may_put_off=later < retry.passes, more_to_come=False)
             put_off = tuple(self._runner.put_off)
 
-    async def _leg(self, leg: Leg, *, may_put_off: bool) -> None:
+    async def _leg(self, leg: Leg, *, may_put_off: bool, more_to_come: bool) -> None:
         self._in_doubt_since = leg.in_doubt_since
         if self._switch.stop is None:
-            await self._runner.work_off(self._claims(leg), may_put_off=may_put_off)
+            await self._runner.work_off(
+                self._claims(leg), may_put_off=may_put_off, more_to_come=more_to_come
+            )
 
     async def _claims(self, leg: Leg) -> AsyncIterator[list[ClaimedTarget]]:
         doubtful = leg.in_doubt_since is not None

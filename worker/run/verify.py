@@ -15,6 +15,7 @@ from msgspec import Struct
 from worker.clock import Clock
 from worker.model import Identity, Listed, OutcomeKind, Target, Verified
 from worker.run.case import Case
+from worker.run.course import stay
 from worker.run.reconcile import Reconciler, SearchTrouble
 from worker.run.stop import Switch
 from worker.run.wire import Halted
@@ -116,7 +117,8 @@ class Verifier:
     async def _settled(self, target: Target, findings: Findings, *, last: bool) -> bool:
         """Search one target; False when a later try may show something else."""
         case = Case(target, 0, self._clock.monotonic())
-        cached = await self._reconciler.cached(case, oldest_ms=0)  # nothing stays cached for long
+        search = self._reconciler.cached(case, oldest_ms=0)  # nothing stays cached for long
+        cached = await stay(search, self._wait)
         if cached is SearchTrouble.DENIED:
             findings.denied = True
             return True
@@ -134,6 +136,9 @@ class Verifier:
         if old:
             findings.still_cached.append(StillCached(target, tuple(c.commandId for c in old)))
         return True
+
+    async def _wait(self, moment: float) -> None:
+        await self._switch.sleep(moment - self._clock.monotonic())
 
 
 def _by_device(subjects: Sequence[Subject]) -> list[list[Subject]]:

@@ -1,9 +1,8 @@
 """One paced request to the gateway, and what its reply means for the whole run.
 
 Between a target and the gateway: a token first, then a place at the gate, then the request. Who
-need not wait for any of them launches, and is told by a plain call. A token that was turned down
-is renewed and the request sent again, uncounted. A 429 or a Retry-After pauses everybody;
-evidence that names a safety rule throws the switch.
+need not wait for any of them launches, and is told by a plain call. A 429 or a Retry-After pauses
+everybody; evidence that names a safety rule, or makes one apply, throws the switch.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from worker.model import (
     SearchReply,
     Stop,
 )
+from worker.run.auth import AuthRule, turned_down
 from worker.run.pace import Pace
 from worker.run.retry import RetryPolicy
 from worker.run.stop import Bounds, Switch
@@ -47,15 +47,17 @@ class Gateway(Protocol):
     def authorized(self, now: float) -> bool:
         """Whether `authorize` would find a usable token at once; now is monotonic."""
 
-    async def cancel(self, call: CancelCall) -> Evidence:
-        """Send one cancel request."""
+    async def cancel(self, call: CancelCall, *, refused_before: bool = False) -> Evidence:
+        """Send one cancel request; refused_before: a token of this call was turned down."""
 
     def launch(
         self, call: CancelCall, sent: float, told: Callable[[Evidence | Exception], None]
     ) -> None:
         """Send one now (monotonic); told once, never before this returns, and of bugs, too."""
 
-    async def search(self, device: Device, orgId: str, state: int, page: int) -> SearchReply:
+    async def search(
+        self, device: Device, orgId: str, state: int, page: int, *, refused_before: bool = False
+    ) -> SearchReply:
         """Ask for one page of a device's commands in a state, newest first."""
 
     def gateway_ms(self) -> int:
@@ -76,8 +78,8 @@ class Halted(Exception):  # noqa: N818 - not an error: the run is stopping
     """No further request starts; raised where one would have."""
 
 
-#: Told what a launched call proved. None: its token was turned down, which does not count. An
-#: exception: a bug of ours.
+#: Told what a launched call proved. None: its token was turned down, the first time of its call.
+#: An exception: a bug of ours.
 Landed = Callable[[Evidence | Exception | None], None]
 
 
@@ -93,6 +95,7 @@ class Wire:
         bounds: Bounds,
         clock: Clock,
         watcher: Watcher,
+        auth: AuthRule,
     ) -> None:
         self._gateway = gateway
         self._pace = pace
@@ -101,7 +104,9 @@ class Wire:
         self._bounds = bounds
         self._clock = clock
         self._watcher = watcher
+        self._auth = auth
         self._throttled_in_a_row = 0
+        self._answered = False  # a cancel was
         self._cancel_all_answered = False
         self._cancels = self._searches = self._repeated = 0
 
@@ -127,29 +132,47 @@ class Wire:
         return True
 
     async def cancel(
-        self, call: CancelCall, *, again: bool, departs: Callable[[], None]
+        self,
+        call: CancelCall,
+        *,
+        again: bool,
+        departs: Callable[[], None],
+        refused_before: bool = False,
     ) -> Evidence:
-        """Send a cancel; Halted when the run is stopping before it could go out.
+        """Send a cancel; Halted when the run is stopping before it could go out, or go again.
 
+        again: it repeats an attempt. refused_before: a token of this call was turned down.
         departs is called the moment before a request goes out, however long it waited.
         """
-        while True:
-            evidence = await self._send(partial(self._gateway.cancel, call), departs)
-            self._count(evidence, again=again)
-            if self._weigh(evidence):
-                self._check_first(call, evidence)
-                return evidence
+        request = partial(self._gateway.cancel, call, refused_before=refused_before)
+        evidence = await self._send(request, departs)
+        self._count(again=again)
+        self._weigh(evidence, call.device)
+        self._check_first(call, evidence)
+        self._check_halted(evidence)
+        return evidence
 
-    async def search(self, device: Device, orgId: str, state: int, page: int) -> SearchReply:
+    async def search(
+        self, device: Device, orgId: str, state: int, page: int, *, refused_before: bool = False
+    ) -> SearchReply:
         """Ask for one page; Halted when the run is stopping."""
-        while True:
-            reply = await self._send(partial(self._gateway.search, device, orgId, state, page))
-            self._searches += not _is_unsent(reply)
-            if self._weigh(reply):
-                return reply
+        reply = await self._send(
+            partial(self._gateway.search, device, orgId, state, page, refused_before=refused_before)
+        )
+        self._searches += 1
+        self._weigh(reply, None)
+        self._check_halted(reply)
+        return reply
 
     async def _send(
         self, request: Callable[[], Awaitable[R]], departs: Callable[[], None] | None = None
+    ) -> R:
+        while _is_unsent(reply := await self._try_to_send(request, departs)):
+            pass  # somebody's 401 took the token away: another one first
+        return reply
+
+    async def _try_to_send(
+        self, request: Callable[[], Awaitable[R]], departs: Callable[[], None] | None
     ) -> R:
         if self._switch.stop is not None:
             raise Halted  # not even a token is asked for
@@ -180,7 +203,7 @@ class Wire:
             self._pace.release(ticket, congested=False)
             self._cancels += 1
             self._throttled_in_a_row = 0
-            if not self._cancel_all_answered:
+            if not self._answered:
                 self._check_first(call, said)
             landed(said)
             return
@@ -190,29 +213,33 @@ class Wire:
                 self._pace.release(ticket, congested=False)
             else:
                 self._pace.release(ticket, congested=_is_congested(said))
-                self._count(said, again=False)
-                if self._weigh(said):
-                    self._check_first(call, said)
-                else:
-                    told = None
+                self._count(again=False)
+                self._weigh(said, call.device)
+                self._check_first(call, said)
+                told = None if turned_down(said) else said
         except Exception as bug:  # noqa: BLE001 - one call's, and to be told as such
             told = bug
         landed(told)
 
-    def _count(self, evidence: Evidence, *, again: bool) -> None:
-        if not _is_unsent(evidence):
-            self._cancels += 1
-            self._repeated += again
+    def _count(self, *, again: bool) -> None:
+        self._cancels += 1
+        self._repeated += again
 
-    def _weigh(self, reply: Evidence | SearchReply) -> bool:
-        """What a reply means for everybody; False: its token is not good, so it does not count."""
+    def _weigh(self, reply: Evidence | SearchReply, device: Device | None) -> None:
+        """What a reply means for everybody; device is the one of a cancel, None of a search."""
         if isinstance(reply, Answered) and reply.anomaly is None:
             self._throttled_in_a_row = 0
-            return True
-        if _is_unsent(reply):
-            return False
+            return
         self._heed(reply)
-        return not (isinstance(reply, Refused) and reply.cause == "token")
+        if isinstance(reply, Page):
+            self._auth.has_worked = True
+        elif isinstance(reply, Refused) and (stop := self._auth.judge(reply, device)):
+            self._switch.throw(stop)
+
+    def _check_halted(self, reply: Evidence | SearchReply) -> None:
+        """A call whose token was turned down is open; when the run stops it stays so."""
+        if turned_down(reply) and self._switch.stop is not None:
+            raise Halted
 
     def _unauthorized(self, trouble: NotSent) -> NoReturn:
         if trouble.rule is not None:
@@ -229,7 +256,7 @@ class Wire:
         if isinstance(reply, Answered):
             if reply.anomaly is not None:
                 self._throw("anomaly", _ANOMALIES[reply.anomaly], reply.requestId)
-        elif not isinstance(reply, Page) and reply.rule is not None:
+        elif isinstance(reply, NotSent | Ambiguous) and reply.rule is not None:
             requestId = None if isinstance(reply, NotSent) else reply.requestId
             self._throw(reply.rule, reply.message or reply.cause, requestId)
         if isinstance(reply, Refused | Ambiguous):
@@ -264,6 +291,8 @@ class Wire:
 
     def _check_first(self, call: CancelCall, evidence: Evidence) -> None:
         """Whether this gateway takes a cancel of everything at all: its first answer tells."""
+        if isinstance(evidence, Answered):
+            self._answered = self._auth.has_worked = True
         if self._cancel_all_answered or not isinstance(call, CancelAll):
             return
         if not isinstance(evidence, Answered | Refused):
@@ -293,7 +322,7 @@ _ANOMALIES = {
 
 
 def _is_unsent(reply: Evidence | SearchReply) -> bool:
-    """Whether somebody's 401 took the token away before the request went out."""
+    """Whether there was no token to sign with after all, so that nothing went out."""
     return isinstance(reply, NotSent) and reply.cause == "no_token"
 
 
