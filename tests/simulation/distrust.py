@@ -103,7 +103,7 @@ class Distrust:
         if exchange.kind == "search":
             return ("search", exchange.key, exchange.state, exchange.page)
         ledger = self._world.ledgers[start.worker]
-        ordinal = self._world.ordinals.get(exchange.key, 0)
+        ordinal = start.listing.ordinals.get(exchange.key, 0)
         pass_no = exchange.pass_no or ledger.claimed(start.run % 100).get(ordinal, 0)
         return ("cancel", exchange.key, exchange.commandId, pass_no)
 
@@ -147,7 +147,7 @@ class Distrust:
         if not token.fresh or token.succeeded or exchange.kind == "search":
             return
         token.row |= {exchange.key}
-        rows = len(self._world.rows)
+        rows = len(start.listing.rows)
         unsettled = rows - len(start.terminal | {o.target.ordinal for o in start.settled})
         begun = max(1, len(start.opened - start.closed))
         held.may_stop |= not held.ever or len(token.row) >= min(_ENOUGH, begun)

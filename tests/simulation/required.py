@@ -27,7 +27,10 @@ def outcomes(world: World) -> dict[int, int]:
         by_key[exchange.key].append(exchange)
     for outcome in world.starts[0].settled:
         exchanges = by_key[keys[outcome.target.ordinal]]
-        calls = [e for e in exchanges if e.kind == "cancel" and e.proof != "TK"]
+        cancels = [e for e in exchanges if e.kind == "cancel"]
+        calls = [e for e in cancels if e.proof != "TK"]
+        if len(cancels) > len(calls) + 1:
+            continue  # each 401 but the first is an attempt, too
         if len(calls) != 1 or calls[0].commandId is not None or not calls[0].row:
             continue
         call, kind = calls[0], outcome.kind.value
