@@ -47,9 +47,17 @@ class Nursery:
         self._process.communicate()
 
     def start(
-        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, output: Path
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        output: Path,
+        errors: Path | None = None,
     ) -> int:
-        """Start the command with its stdout and stderr in `output`; its process number."""
+        """Start the command with its stdout in `output`; its process number.
+
+        Its stderr goes to `errors`, or to `output` too.
+        """
         return cast(
             "int",
             self._ask(
@@ -57,6 +65,7 @@ class Nursery:
                 environment=dict(environment),
                 folder=str(folder),
                 output=str(output),
+                errors=str(errors or output),
             ),
         )
 
@@ -98,9 +107,12 @@ def _become(request: dict[str, Any]) -> NoReturn:
     """In the child: be the command and nothing else."""
     code = 1
     try:
-        output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        output, errors = (
+            os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            for name in ("output", "errors")
+        )
         nothing = os.open(os.devnull, os.O_RDONLY)
-        for source, target in ((nothing, 0), (output, 1), (output, 2)):
+        for source, target in ((nothing, 0), (output, 1), (errors, 2)):
             os.dup2(source, target)
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for as long as the process lasts
         os.chdir(request["folder"])
