@@ -47,7 +47,7 @@ def everything(store: Store) -> None:
     store.commit("r1", [], now_ms=1, clock_apart_ms=2500)
     store.keep_pause("https://gw", 5)
     store.pause("https://gw")
-    store.forget_pause("https://gw")
+    store.forget_pause("https://gw", 5)
 
 
 def test_postgresql_takes_every_statement(temporary: Store) -> None:

@@ -504,6 +504,39 @@ async def test_the_bound(make: Callable[..., Writer], temporary: Store, seed: in
     assert sum(temporary.counts("r1").values()) == 120
 
 
+async def test_what_is_told_is_durable_at_once(make: Callable[..., Writer]) -> None:
+    """Nothing waits for it, and it waits for no group; what was told before the end is done."""
+    disk = Disk()
+    writer = make(disk=disk)
+    done: list[str] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(writer.serve)
+        writer.tell(lambda: done.append("first"))
+        await anyio.sleep(0.001)
+        assert (done, disk.calls) == (["first"], 1)
+        writer.tell(lambda: done.append("last"))
+        writer.close()
+    writer.tell(lambda: done.append("never"))
+    assert done == ["first", "last"]
+
+
+async def test_what_is_told_may_fail(make: Callable[..., Writer]) -> None:
+    """A ledger that does not take it is a ledger that failed: who asks next is told."""
+
+    def fail() -> None:
+        raise LedgerError("disk full")
+
+    writer = make()
+    async with anyio.create_task_group() as group:
+        group.start_soon(writer.serve)
+        writer.tell(fail)
+        await anyio.sleep(0.001)
+        with pytest.raises(LedgerError, match="disk full"):
+            await writer.ask(lambda: 1)
+        writer.tell(fail)
+        writer.close()
+
+
 async def test_clocks_apart(make: Callable[..., Writer], temporary: Store) -> None:
     """The greatest difference goes with the next group, once, and a smaller one never."""
     writer = make(5)

@@ -6,7 +6,7 @@ list with the real runner. What would go into the ledger is kept in `Book`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -75,6 +75,9 @@ class Book:
         self.entries: list[Entry] = []
         self.retries: list[float] = []
         self.pauses: list[tuple[float, int | None]] = []
+        self.rests: list[float] = []
+        self.rested: list[float] = []
+        self.on_rest: Callable[[float], None] = lambda _: None
         self.bugs: list[BaseException] = []
         self.put_offs: list[tuple[int, str]] = []
         self.seen: list[Outcome] = []
@@ -103,6 +106,13 @@ class Book:
 
     def throttled(self, reply: Refused | Ambiguous, seconds: float, concurrency: int) -> None:
         self.pauses.append((seconds, reply.status))
+
+    def asked_for(self, seconds: float) -> None:
+        self.rests.append(seconds)
+
+    def resting(self, seconds: float) -> None:
+        self.rested.append(seconds)
+        self.on_rest(seconds)
 
     def broke(self, target: Target, bug: BaseException) -> None:
         self.bugs.append(bug)

@@ -37,6 +37,7 @@ RULES = Rules(
     drain=8.0,
 )
 FIRST = (Leg(1),)
+GATEWAY = "https://gw"
 
 
 class Disk:
@@ -70,6 +71,15 @@ class Past:
 
     def recorded_elsewhere(self, ordinal: int, ids: Sequence[str]) -> set[str]:
         return self._store.recorded_elsewhere(self._run_id, ordinal, ids)
+
+    def pause(self) -> int | None:
+        return self._store.pause(GATEWAY)
+
+    def keep_pause(self, until_ms: int) -> None:
+        self._store.keep_pause(GATEWAY, until_ms)
+
+    def forget_pause(self, until_ms: int) -> None:
+        self._store.forget_pause(GATEWAY, until_ms)
 
 
 class Scissors:

@@ -202,6 +202,19 @@ async def test_what_is_put_off_is_open() -> None:
     assert {outcome.kind for outcome in rig.book.outcomes.values()} == {K.NOTHING_CACHED}
 
 
+async def test_what_is_put_off_counts() -> None:
+    """All that are left were turned down, whether they wait for a later pass or not."""
+    rig = Rig(concurrency=1, retry=TIGHT)
+    rig.gateway.cancels = {
+        device(1): [STALE_TOKEN, fresh_token(1)],
+        device(2): [STALE_TOKEN, fresh_token(2)],
+    }
+    stop = await rig.crew([whole(0), whole(1), whole(2)])
+    assert stop is not None
+    assert (stop.rule, stop.count, stop.of) == ("auth", 2, 2)
+    assert rig.book.put_offs[0] == (1, "token")
+
+
 # ---------------------------------------------------------------- a search
 
 

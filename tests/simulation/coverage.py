@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROWS = (
     *(1, 2, 3, 5, 7, 8, 9, 10, 13, 14, 15, 16, 19, 20, 21, 22, 23, 24, 25, 26, 28, 29, 30),
     *(38, 40, 41, 45, 52, 53, 55, 56, 66, 71, 72, 73, 74, 75, 76, 77, 78, 79, 81, 83, 86),
-    101,
+    *(101, 107),
 )
 #: Only the real client meets these: bytes in pieces.
 REAL_CLIENT_ONLY = frozenset({9})

@@ -147,11 +147,12 @@ class Distrust:
         if not token.fresh or token.succeeded or exchange.kind == "search":
             return
         token.row |= {exchange.key}
-        rows = len(start.listing.rows)
-        unsettled = rows - len(start.terminal | {o.target.ordinal for o in start.settled})
         begun = max(1, len(start.opened - start.closed))
         held.may_stop |= not held.ever or len(token.row) >= min(_ENOUGH, begun)
         if held.blurred:
             return
-        if not held.ever or len(token.row) >= min(_ENOUGH, unsettled):
+        done = start.terminal | {outcome.target.ordinal for outcome in start.settled}
+        unsettled = set(range(len(start.listing.rows))) - done
+        enough = min(_ENOUGH, len(unsettled)) if unsettled <= start.opened else _ENOUGH
+        if not held.ever or len(token.row) >= enough:
             self._world.witness.must_stop_now(start, "auth")

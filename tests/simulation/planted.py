@@ -143,6 +143,26 @@ BUGS = (
         "        return delay",
     ),
     Bug(
+        "a Retry-After is not kept for the next process",
+        "run/wire.py",
+        "            self._watcher.asked_for(seconds)\n",
+        "            pass\n",
+    ),
+    Bug(
+        "nobody waits out what an earlier process was asked for",
+        "run/session.py",
+        """                await self._rest.wait_out(self._rules.retry.retry_after_max)
+                await self._permission(probe)
+""",
+        "                await self._permission(probe)\n",
+    ),
+    Bug(
+        "a rest is waited for however long it is",
+        "run/rest.py",
+        "            left = min(left, ends - self._clock.monotonic())\n",
+        "",
+    ),
+    Bug(
         "a token that is turned down never stops a run",
         "run/auth.py",
         "        if count < enough:\n",

@@ -102,6 +102,10 @@ class Tell(Watch):
         self._note("paused", round(seconds, 3), concurrency)
         super().throttled(reply, seconds, concurrency)
 
+    def resting(self, seconds: float) -> None:
+        self._note("resting", round(seconds, 3))
+        super().resting(seconds)
+
     def stopping(self, stop: Stop) -> None:
         start = self._start
         start.stop = stop
@@ -141,6 +145,7 @@ def place(setup: Setup, worker: int) -> Place:
         lookup=setup.lookup,
         drain=setup.drain,
         by_id=setup.by_id,
+        rests_as=f"http://gateway{worker}.sim",
     )
 
 

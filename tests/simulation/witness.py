@@ -9,6 +9,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.distrust import Distrust
+from tests.simulation.rests import Rests
 from tests.simulation.truth import CACHED, Exchange, Key
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Witness:
         self.calls: Counter[int] = Counter()  # cancels by start, repeats of a token included
         self.rows: Counter[int] = Counter()  # of the matrix, how often each occurred
         self.distrust = Distrust(world)  # of tokens
+        self.rests = Rests(world)  # between processes
         self.begun: dict[int, list[float]] = defaultdict(list)  # by start, loop time
 
     # ---------------------------------------------------------------- a request begins
@@ -51,6 +53,7 @@ class Witness:
         if start.deadline_loop is not None and now >= start.deadline_loop - 1e-9:
             wrong(10, f"{name} begins after the deadline")
         self.distrust.begins(start, exchange)
+        self.rests.begins(start, exchange)
         if exchange.kind == "token":
             return
         dialled_ms = ceil((goes_out - now) * 1000 - EPS)  # asked for so long ago
@@ -196,6 +199,7 @@ class Witness:
         loop, world = self._world.span.loop, self._world
         if seconds is None or loop is None:
             return
+        self.rests.heard(start, seconds)
         until = start.until_ms
         passes = start.deadline_loop is not None and loop.now + seconds >= start.deadline_loop
         passes |= until is not None and world.span.wall_ms() + seconds * 1000 >= until

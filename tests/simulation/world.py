@@ -206,6 +206,7 @@ class World:
         self.span.at = loop.now
         for start in starts:
             self.witness.in_doubt(start, self._claimed(start), self.span.now())
+            self.witness.rests.crashed(start.worker)
 
     def _claimed(self, start: Start) -> list[Key]:
         """The devices that a run has in doubt."""
@@ -233,6 +234,7 @@ class World:
         start.terminal = invariants.terminal(ledger, start.run % 100, kinds)
         self._now_running[start.worker] = start
         self._look_back(start)
+        self.witness.rests.process_begins(start)
         disk = Random(f"{self.seed} disk {start.number}")
 
         def connect(settings: TransportSettings, _: Any) -> Transport:

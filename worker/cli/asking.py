@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 
 from worker.cli import desk
 from worker.cli.series import Office, Order
-from worker.clock import Clock
+from worker.clock import Clock, rfc3339
 from worker.errors import RefusedError, UsageError
 from worker.ledger.lock import is_locked
+from worker.run.rest import rest_of
 
 _HOUR = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
@@ -25,6 +26,18 @@ def say_where(office: Office, order: Order) -> None:
     office.say(f"orgId          {record.orgId}")
     office.say(f"run            {record.run_id} ({record.job})")
     office.say(f"pace           {limits.concurrency} requests at once, {rate}")
+    if record.rehearsal is None and (until_ms := _rests_until(office)) is not None:
+        office.say(
+            f"pause          until {rfc3339(until_ms)}: the gateway asked an earlier run to wait "
+            "(Retry-After); nothing is sent before"
+        )
+
+
+def _rests_until(office: Office) -> int | None:
+    settings = office.settings
+    kept = office.store.pause(settings.require_gateway().url)
+    longest = settings.retry.retry_after_max
+    return None if kept is None else rest_of(kept, office.clock.wall_ms(), longest)
 
 
 def say_unfinished(office: Office, job: str) -> None:

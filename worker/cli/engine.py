@@ -45,7 +45,6 @@ from worker.run.session import Ending, Leg, Rules, Session
 from worker.run.stop import Bounds, Switch
 from worker.run.verify import TOUCHED, Findings, Subject
 
-_LEDGER_EVERY = 1.0  # seconds between looks at the ledger's place
 _BATCH = 1_000  # targets of a verification read at a time
 
 
@@ -60,6 +59,7 @@ class Place(Struct, frozen=True):
     drain: float  # seconds
     by_id: bool = False
     refused_codes: frozenset[int] = frozenset()
+    rests_as: str | None = None  # under which name its Retry-After is kept; None: it is not
 
 
 class Work(Struct, frozen=True):
@@ -74,15 +74,28 @@ class Work(Struct, frozen=True):
 class Past:
     """What the run asks of the ledger (`run.session.Recall`)."""
 
-    def __init__(self, store: Store, run_id: str) -> None:
+    def __init__(self, store: Store, run_id: str, gateway: str | None) -> None:
+        """gateway: whose Retry-After is kept, and kept to; None: nobody's."""
         self._store = store
         self._run_id = run_id
+        self._gateway = gateway
 
     def open_intents(self) -> Mapping[Device, int]:
         return self._store.open_intents(self._run_id)
 
     def recorded_elsewhere(self, ordinal: int, ids: Sequence[str]) -> set[str]:
         return self._store.recorded_elsewhere(self._run_id, ordinal, ids)
+
+    def pause(self) -> int | None:
+        return None if self._gateway is None else self._store.pause(self._gateway)
+
+    def keep_pause(self, until_ms: int) -> None:
+        if self._gateway is not None:
+            self._store.keep_pause(self._gateway, until_ms)
+
+    def forget_pause(self, until_ms: int) -> None:
+        if self._gateway is not None:
+            self._store.forget_pause(self._gateway, until_ms)
 
 
 class Engine:
@@ -112,7 +125,8 @@ class Engine:
         async with self._machine(work, place, watch) as (session, writer):
             needs_search = place.by_id or terms.verify_written
             probe = self._first(work) if needs_search else None
-            verify = None if terms.verify == "none" else lambda: self._touched(writer, work)
+            kinds = _looked_at(terms)
+            verify = None if terms.verify == "none" else lambda: self._batches(writer, work, kinds)
             try:
                 return await session.run(work.legs, verify, probe)
             finally:
@@ -125,10 +139,10 @@ class Engine:
 
         Of a run that has begun, what its `verify` names; of one that has not, every target.
         """
-        async with self._machine(work, place, watch) as (session, _):
+        async with self._machine(work, place, watch) as (session, writer):
             begun = work.record.started_ms is not None
             kinds = _looked_at(work.terms) if begun else frozenset(OutcomeKind)
-            return await session.look(_batches(self._targets(work.record.run_id, kinds)), began_ms)
+            return await session.look(self._batches(writer, work, kinds), began_ms)
 
     @asynccontextmanager
     async def _machine(
@@ -143,8 +157,6 @@ class Engine:
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._heed_signals, switch, transport.cut)
-                if self._store.path is not None:
-                    group.start_soon(self._watch_ledger, switch)
                 try:
                     yield session, writer
                 except CancelWorkerError as error:
@@ -176,22 +188,12 @@ class Engine:
             self._store, run_id, self._submit(), clock, limits.concurrency, recorder.committed
         )
         recorder.writer = writer
-        past = Past(self._store, run_id)
+        past = Past(self._store, run_id, place.rests_as)
         rules = _rules(work, place)
         session = Session(
             rules, client, transport, writer, past, clock, switch, bounds, watch, recorder
         )
         return session, writer
-
-    async def _watch_ledger(self, switch: Switch) -> None:
-        """Stop the run once its ledger is not the file that people will open.
-
-        What is in flight is still recorded: the caller writes it to another place.
-        """
-        while (lost := self._store.lost()) is None:
-            if not await switch.sleep(_LEDGER_EVERY):
-                return
-        switch.throw(Stop("record", lost))
 
     async def _heed_signals(self, switch: Switch, cut: Callable[[float], None]) -> None:
         """SIGINT and SIGTERM stop politely, a second SIGINT at once; SIGHUP reopens the log."""
@@ -208,9 +210,11 @@ class Engine:
                     self.hurried = True
                     cut(self._clock.monotonic())
 
-    async def _touched(self, writer: Writer, work: Work) -> AsyncIterator[list[Subject]]:
-        """What the run searches again at its end, a batch at a time."""
-        targets = self._targets(work.record.run_id, _looked_at(work.terms))
+    async def _batches(
+        self, writer: Writer, work: Work, kinds: frozenset[OutcomeKind] | None
+    ) -> AsyncIterator[list[Subject]]:
+        """The targets of a run that ended so, a batch at a time."""
+        targets = self._targets(work.record.run_id, kinds)
         while batch := await writer.ask(lambda: _some(targets)):
             yield batch
 
@@ -249,11 +253,6 @@ def _rules(work: Work, place: Place) -> Rules:
 
 def _looked_at(terms: Terms) -> frozenset[OutcomeKind] | None:
     return None if terms.verify == "all" else TOUCHED
-
-
-async def _batches(targets: Iterator[Subject]) -> AsyncIterator[list[Subject]]:
-    while batch := _some(targets):
-        yield batch
 
 
 def target_of(row: ReportRow) -> Target:

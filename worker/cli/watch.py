@@ -56,6 +56,10 @@ class Watch:
         if seconds >= 1.0:
             self._progress.note(f"paused {seconds:.0f} s by the gateway")
 
+    def resting(self, seconds: float) -> None:
+        self._log.run_paused(seconds=round(seconds, 3), cause="retry_after_kept")
+        self._progress.note(f"paused {seconds:.0f} s: the gateway asked an earlier run to wait")
+
     def stopping(self, stop: Stop) -> None:
         """The run's switch was thrown."""
         self._log.run_stopping(stop)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -62,19 +61,6 @@ class Store:
         if path is None or path.exists():
             return cls.open(url)
         return cls(url, Database("sqlite://", name=str(path)), keep_input=True)
-
-    @property
-    def path(self) -> Path | None:
-        """Where the ledger's file is; None for a temporary one."""
-        return self._database.path
-
-    def lost(self) -> str | None:
-        """What happened to the ledger's file, for people; None while its path leads to it.
-
-        What is recorded in a lost ledger can be read by this process, and by no other one.
-        May be asked at any time and in any thread.
-        """
-        return self._database.lost()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -221,10 +207,11 @@ class Store:
                     insert(tables.pause), [{"gateway": gateway, "until_ms": until_ms}]
                 )
 
-    def forget_pause(self, gateway: str) -> None:
-        """The gateway's rest is over, or its moment cannot be right."""
+    def forget_pause(self, gateway: str, until_ms: int) -> None:
+        """The rest until then is over, or cannot be right; one that ends later is kept."""
         with self._database.write() as connection:
-            connection.execute(delete(tables.pause).where(_pause.gateway == gateway))
+            this = (_pause.gateway == gateway, _pause.until_ms <= until_ms)
+            connection.execute(delete(tables.pause).where(*this))
 
     # ------------------------------------------------------------ what is left open
 

@@ -136,6 +136,12 @@ class Writer:
         self._wake.set()
         return await ask.wait()
 
+    def tell(self, fn: Callable[[], object]) -> None:
+        """Run `fn` as `ask` does, soon; nothing waits for it. Never waits, never raises."""
+        if not (self._failure or self._ended):
+            self._asks.append(Ask(fn))
+            self._wake.set()
+
     async def flush(self) -> None:
         """Return when all that was put is durable. Raises LedgerError."""
         if self._entries or self._committing or self._grown_apart_ms or self._failure:

@@ -24,7 +24,7 @@ class AuthRule:
     """Whether tokens that the gateway turns down stop the run."""
 
     def __init__(self, open_targets: Callable[[], int | None]) -> None:
-        """open_targets: how many are begun and not settled; None: more of them may begin."""
+        """open_targets: how many are begun and not settled; None: more may begin."""
         self._open_targets = open_targets
         self._devices: set[Device] = set()  # fresh tokens were turned down at their cancels
         self._request_ids: list[str] = []

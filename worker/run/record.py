@@ -45,6 +45,9 @@ class Observer(Protocol):
     def throttled(self, reply: Refused | Ambiguous, seconds: float, concurrency: int) -> None:
         """Everybody waits for so long, and then so many may be in flight."""
 
+    def resting(self, seconds: float) -> None:
+        """Nothing is sent for so long: an earlier process was asked for it."""
+
     def broke(self, target: Target, bug: BaseException) -> None:
         """The course of a target ended with a bug of ours."""
 

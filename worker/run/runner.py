@@ -63,7 +63,8 @@ class Runner:
         self._doubts = doubts
         self._concurrency = concurrency
         self._agenda = self._new_agenda()
-        self._may_put_off = self._more_to_come = False
+        self._may_put_off = False
+        self._waiting: int | None = 0  # targets of other legs that are still to come
         self._in_air = 0  # launched calls
         self._down = anyio.Event()  # none of them is left
         self._broken: Exception | None = None  # a bug that no target can be blamed for
@@ -72,21 +73,20 @@ class Runner:
 
     @property
     def open_targets(self) -> int | None:
-        """How many are begun and not settled; None: more of them may begin."""
-        more = self._agenda.left or self._more_to_come or self.put_off
-        return None if more else self._agenda.open
+        """How many are begun and not settled, those put off too; None: more may begin."""
+        if self._agenda.left or self._waiting is None:
+            return None
+        return self._agenda.open + len(self.put_off) + self._waiting
 
-    async def work_off(
-        self, claims: Claims, *, may_put_off: bool, more_to_come: bool = False
-    ) -> None:
+    async def work_off(self, claims: Claims, *, may_put_off: bool, waiting: int | None = 0) -> None:
         """One leg: all targets of the claims, until each is settled or put off, or the run stops.
 
-        more_to_come: another leg will follow, whatever this one puts off. Raises nothing of its
-        own: what ends the run early is on the switch.
+        waiting: how many targets earlier legs put off; None: a leg with others follows. Raises
+        nothing of its own: what ends the run early is on the switch.
         """
         self.put_off.clear()
         self._may_put_off = may_put_off
-        self._more_to_come = more_to_come
+        self._waiting = waiting
         self._agenda = self._new_agenda()
         if not self._safety.succeeded:
             self._agenda.open_limit = max(_FEW, self._concurrency)

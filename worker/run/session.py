@@ -23,6 +23,7 @@ from worker.run.executor import Executor
 from worker.run.pace import Pace
 from worker.run.reconcile import LookupRules, Reconciler, is_denied
 from worker.run.record import Observer, Recorder
+from worker.run.rest import Memory, Rest
 from worker.run.retry import Budget, RetryPolicy, RetryRules
 from worker.run.runner import Runner
 from worker.run.safety import AbortRules, Safety
@@ -63,7 +64,7 @@ class Cut(Protocol):
         """No request outlives this monotonic moment."""
 
 
-class Recall(Protocol):
+class Recall(Memory, Protocol):
     """What a run asks of the ledger's past; called where the writer's commits run."""
 
     def open_intents(self) -> Mapping[Device, int]:
@@ -112,7 +113,8 @@ class Session:
         policy = RetryPolicy(rules.retry, clock)
         self._budget = Budget(rules.retry)
         auth = AuthRule(lambda: self._runner.open_targets)
-        self._wire = Wire(gateway, self.pace, policy, switch, bounds, clock, observer, auth)
+        self._rest = Rest(writer, recall, clock, switch, bounds, observer)
+        self._wire = Wire(gateway, self.pace, policy, switch, bounds, clock, self._rest, auth)
         self._reconciler = Reconciler(
             self._wire, gateway, rules.lookup, policy, clock, self._recorded_elsewhere
         )
@@ -159,6 +161,7 @@ class Session:
             group.start_soon(self._keep_record)
             group.start_soon(self._bounds.watch, self._switch)
             try:
+                await self._rest.wait_out(self._rules.retry.retry_after_max)
                 await self._permission(probe)
                 began = self._clock.monotonic()
                 self._intents = await self._writer.ask(self._recall.open_intents)
@@ -193,10 +196,18 @@ class Session:
         """
         findings: Findings | None = None
         async with anyio.create_task_group() as group:
+            group.start_soon(self._keep_record)
             group.start_soon(self._bounds.watch, self._switch)
-            now_ms = self._clock.wall_ms()
-            age = 0.0 if began_wall_ms is None else (now_ms - began_wall_ms) / 1000
-            findings = await self._verify(targets, self._clock.monotonic() - age)
+            try:
+                await self._rest.wait_out(self._rules.retry.retry_after_max)
+                now_ms = self._clock.wall_ms()
+                age = 0.0 if began_wall_ms is None else (now_ms - began_wall_ms) / 1000
+                findings = await self._verify(targets, self._clock.monotonic() - age)
+            except Halted:
+                pass  # while it rested; the switch says why
+            except LedgerError as failure:
+                self._lost(failure)
+            await self._close()
             group.cancel_scope.cancel()
         return findings or self._switch.stop or Stop("signal", "interrupted")
 
@@ -227,8 +238,8 @@ class Session:
         retry = self._rules.retry
         put_off: tuple[int, ...] = ()
         for number, leg in enumerate(legs, 1):
-            more = number < len(legs) or bool(put_off)
-            await self._leg(leg, may_put_off=retry.passes > 0, more_to_come=more)
+            waiting = len(put_off) if number == len(legs) else None
+            await self._leg(leg, may_put_off=retry.passes > 0, waiting=waiting)
             put_off += tuple(self._runner.put_off)
         pass_no = max((leg.pass_no for leg in legs), default=0)
         for later in range(1, retry.passes + 1):
@@ -237,15 +248,13 @@ class Session:
             self._budget.next_pass()
             self._safety.next_pass()
             leg = Leg(pass_no + later, put_off)
-            await self._leg(leg, may_put_off=later < retry.passes, more_to_come=False)
+            await self._leg(leg, may_put_off=later < retry.passes, waiting=0)
             put_off = tuple(self._runner.put_off)
 
-    async def _leg(self, leg: Leg, *, may_put_off: bool, more_to_come: bool) -> None:
+    async def _leg(self, leg: Leg, *, may_put_off: bool, waiting: int | None) -> None:
         self._in_doubt_since = leg.in_doubt_since
         if self._switch.stop is None:
-            await self._runner.work_off(
-                self._claims(leg), may_put_off=may_put_off, more_to_come=more_to_come
-            )
+            await self._runner.work_off(self._claims(leg), may_put_off=may_put_off, waiting=waiting)
 
     async def _claims(self, leg: Leg) -> AsyncIterator[list[ClaimedTarget]]:
         doubtful = leg.in_doubt_since is not None

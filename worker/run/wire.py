@@ -68,7 +68,10 @@ class Gateway(Protocol):
 
 
 class Watcher(Protocol):
-    """Who is told of a pause."""
+    """Who is told of pauses."""
+
+    def asked_for(self, seconds: float) -> None:
+        """A Retry-After came, whatever follows from it; inf is for what nobody waits for."""
 
     def throttled(self, reply: Refused | Ambiguous, seconds: float, concurrency: int) -> None:
         """Everybody waits for so long, and then so many may be in flight."""
@@ -267,7 +270,9 @@ class Wire:
     def _pause(self, reply: Refused | Ambiguous) -> None:
         throttled = isinstance(reply, Refused) and reply.cause == "throttled"
         seconds = reply.retry_after
-        if seconds is None:
+        if seconds is not None:
+            self._watcher.asked_for(seconds)
+        else:
             if not throttled:
                 return
             self._throttled_in_a_row += 1
