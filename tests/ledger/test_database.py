@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,18 @@ def test_made(tmp_path: Path) -> None:
     assert raw.execute("PRAGMA synchronous").fetchone() == (2,)
     assert raw.execute("PRAGMA busy_timeout").fetchone() == (60_000,)
     store.close()
+
+
+def test_made_by_two_at_once(tmp_path: Path) -> None:
+    """Another process that is just making the same ledger is waited for."""
+    path = tmp_path / "ledger.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.2, other.execute, ("COMMIT",)).start()
+    store = Store.open(f"sqlite:///{path}")
+    assert store.runs() == []
+    store.close()
+    other.close()
 
 
 def test_reopened(url: str) -> None:

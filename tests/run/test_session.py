@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from tests.run.fake_gateway import (
     BUG,
     FORBIDDEN,
+    NOT_FOUND,
     OK,
     FakeGateway,
     Fate,
@@ -423,9 +424,9 @@ async def test_a_job_that_needs_search_is_refused_without_it() -> None:
     assert stage.counts() == {"not_attempted": 10}
 
 
-@pytest.mark.parametrize("fate", [OK, unsent(), unavailable(), throttled(1.0)])
+@pytest.mark.parametrize("fate", [OK, unsent(), unavailable(), throttled(1.0), NOT_FOUND])
 async def test_a_probe_that_only_fails_refuses_nothing(fate: Fate) -> None:
-    """A search that fails for now is no refusal: the run goes on."""
+    """A search that fails for now, or for want of that device, is no refusal: the run goes on."""
     stage = Stage(3)
     stage.gateway.searches = {device(): [fate]}
     await stage.run(probe=whole())

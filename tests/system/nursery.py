@@ -20,6 +20,7 @@ from typing import Any, NoReturn, cast
 
 from worker.cli import main as command_line
 
+_READY = "ready\n"
 ROOT = Path(__file__).parents[2]
 
 
@@ -34,6 +35,9 @@ class Nursery:
             stdout=subprocess.PIPE,
             text=True,
         )
+
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == _READY
 
     def __enter__(self) -> Nursery:
         return self
@@ -83,6 +87,8 @@ class Nursery:
 
 def _serve() -> None:
     gc.freeze()
+    sys.stdout.write(_READY)
+    sys.stdout.flush()
     for line in sys.stdin:
         request = json.loads(line)
         answer = _poll(request["poll"]) if "poll" in request else _start(request)

@@ -22,7 +22,7 @@ from tests.system.stories.plot import Plot, draw, kinds
 from tests.system.stories.teller import Teller
 from tests.system.stories.theatre import Theatre
 
-_SEEDS = (104, 114, 131, 162, 222, 252)
+_SEEDS = (104, 131, 162, 222, 243, 252)
 
 
 def test_stories() -> None:

@@ -25,6 +25,7 @@ from worker.ledger import tables
 from worker.ledger.migrations import FIRST_VERSION, SCHEMA_VERSION, statements_since
 
 BUSY_TIMEOUT = 60.0  # seconds that another process may hold the write lock
+_SWITCHES = 20  # tries to switch a new ledger to the write-ahead log
 
 _SAYINGS = {
     sqlite3.SQLITE_FULL: "disk full",
@@ -146,11 +147,26 @@ class Database:
     def _settle_schema(self) -> None:
         with self._transaction("BEGIN") as connection:
             version = self._version(connection)  # before anything of a foreign file is changed
-        self.raw.execute("PRAGMA journal_mode=WAL")
+        self._write_ahead()
         self.raw.execute("PRAGMA synchronous=FULL")
         if version != SCHEMA_VERSION:
             with self._transaction("BEGIN IMMEDIATE") as connection:
                 _bring_up_to_date(connection, self._version(connection))  # as it is under the lock
+
+    def _write_ahead(self) -> None:
+        """Switch to the write-ahead log.
+
+        SQLite does not wait here for a process that is just making the same ledger: we do.
+        """
+        for left in reversed(range(_SWITCHES)):
+            try:
+                self.raw.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as failure:
+                if not left or failure.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+            self.raw.execute("BEGIN EXCLUSIVE")  # which waits
+            self.raw.execute("ROLLBACK")
 
     def _version(self, connection: Connection) -> int | None:
         """The schema's version; None for an empty database. UsageError for one we cannot use."""

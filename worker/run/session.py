@@ -212,12 +212,15 @@ class Session:
         return findings or self._switch.stop or Stop("signal", "interrupted")
 
     async def _permission(self, probe: Target | None) -> None:
-        """A run that needs searches learns before its first cancel whether it may."""
+        """A run that needs searches learns before its first cancel whether it may.
+
+        That there is no such device says nothing of the permission.
+        """
         if probe is None:
             return
         search = self._reconciler.page(probe, state=1, page=1)
         reply = await stay(search, self._wait)
-        if isinstance(reply, Refused) and is_denied(reply):
+        if isinstance(reply, Refused) and is_denied(reply) and reply.cause != "not_found":
             told = f"HTTP {reply.status}, {reply.message or reply.cause}"
             told += f" (requestId {reply.requestId})" if reply.requestId else ""
             told = escaped(told)

@@ -769,12 +769,14 @@ async def numeric_ids(x: Exchange) -> bool:
 @fault("cancel", lies=True, usual=False)
 async def unmarked_rows(x: Exchange) -> bool:
     """Row 95: not executed; rows of another device, named only as nobody asked."""
-    device = x.gateway.fleet.find(x.call.spelling) if x.call.spelling else None
+    fleet = x.gateway.fleet
+    device = fleet.find(x.call.spelling) if x.call.spelling else None
     if device is None or x.call.denied is not None:
         return await x.answer()
-    fleet = x.gateway.fleet
     other = fleet.devices[(device.number + 1) % len(fleet.devices)]
     rows = [x.gateway.show(c, x.call, 1) for c in fleet.cached(other)[:3]]
+    if not rows:
+        return await x.answer()
     for row in rows:
         named = ("assetId",) if x.call.spelling and x.call.spelling.assetId else _PAIR
         for name in named:

@@ -40,6 +40,8 @@ def write_job(folder: Path, job: Job, devices: list[Device]) -> tuple[Path, Want
         lines.append(f"verify: {job.verify}")
     if not job.abort:
         lines.append("abort: off")
+    if job.limits:
+        lines.append(f"limits: {job.limits}")
     half = len(job.rows) // 2 if job.form == "two" else 0
     inline = job.rows if job.form in ("yaml", "grouped") else job.rows[:half]
     if inline:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ _REMAIN = UNSURE | {"failed", "not_attempted"}
 _SOON = 0.5  # s in which what was under way may still arrive
 _STALL = 0.25  # s that this process was kept from its work: then a timeout explains itself
 _WINDOW = 0.05  # s of sending that may be in doubt besides 2 x concurrency
+_RUN_ID = re.compile(r"^run +([0-9]{8}T[0-9]{6}Z-[a-z0-9]{6}) \(", re.MULTILINE)
 _INVENTED = "8"  # first digit of ids that a lying gateway makes up
 
 
@@ -69,9 +71,9 @@ class Judge:
         self._plot = plot
         self._theatre = theatre
         self._said: set[str] = set()
+        self._now: list[Start] = []  # the starts that are judged
         self._before: dict[str, dict[Spelling, str]] = {}  # run -> how targets stood
         self._complete: set[str] = set()
-        self._logged: set[str] = set()
 
     def say(self, invariant: int, said: str) -> None:
         if said in self._said:
@@ -103,7 +105,9 @@ class Judge:
         runs = self.runs()
         starts = list(starts)
         for start in starts:
-            start.runs = tuple(_runs_of(start, runs))
+            start.runs = tuple(_runs_of(start, runs, starts))
+        self._now = starts
+        self._one_at_a_time(starts)
         for start in starts:
             self._count(start, runs)
             self._strays(start, runs)
@@ -121,6 +125,48 @@ class Judge:
         for said in (*self._theatre.gateway.wrong, *self._theatre.wrong):
             self.say(1, said)
         return runs
+
+    def after_the_loss(self, start: Start) -> None:
+        """The ledger's file was lost: 6 and every id on paper, or lost after the last commit."""
+        self._count(start, [])
+        self.tally.requests = len(self._theatre.gateway.calls)
+        self._strays(start, [])
+        self._secrets()
+        if start.signalled is None:
+            return
+        if "Traceback" in start.errors:
+            self.say(0, f"the ledger was {self._plot.loss}: {start.errors[-300:]}")
+        if start.code != 6:
+            said = (start.output + start.errors)[-300:]
+            self.say(8, f"the ledger was {self._plot.loss}, and it exited {start.code}: {said}")
+        taken = {i for c in self._theatre.gateway.calls for i in c.taken}
+        kept = start.errors.encode()
+        for path in self._theatre.folder.iterdir():
+            if path.is_file() and path != self._theatre.log:
+                kept += path.read_bytes()
+        unsure = b"unknown" in kept or b"cancelled_incomplete" in kept
+        if (missing := [i for i in taken if i.encode() not in kept]) and not unsure:
+            self.tally.lost += len(missing)
+            self.say(2, f"the ledger was {self._plot.loss}, {sorted(missing)[:4]} are nowhere")
+
+    def reported(self, start: Start, kind: str, run: Run) -> None:
+        """`report` says the same as a report file."""
+        if start.code:
+            self.say(8, f"report exited {start.code}: {start.errors[-200:]}")
+            return
+        path = self._theatre.folder / f"asked.{kind}"
+        path.write_text(start.output, encoding="utf-8")
+        self._report(path, run)
+
+    def listed(self, start: Start, runs: list[Run]) -> None:
+        """`runs` lists each of them."""
+        try:
+            said = {each["run_id"] for each in json.loads(start.output)}
+        except (ValueError, TypeError, KeyError):
+            self.say(8, f"runs printed {start.output[:200]}")
+            return
+        if said != {run.run_id for run in runs}:
+            self.say(7, f"runs lists {sorted(said)}")
 
     def at_the_end(self, runs: list[Run]) -> None:
         """No more starts."""
@@ -141,8 +187,9 @@ class Judge:
             if left:
                 self.say(12, f"{run.job}: resumed in fine weather, still open: {left[:5]}")
         recorded = {i for run in runs for t in run.targets for i in t.cancelled}
-        taken = {i for c in self._theatre.gateway.calls for i in c.taken}
-        if missing := taken - recorded:
+        odd = {t.spelling for run in runs for t in run.targets if t.outcome == "anomalous"}
+        calls = (c for c in self._theatre.gateway.calls if c.spelling not in odd)
+        if missing := {i for c in calls for i in c.taken} - recorded:
             self.tally.lost += len(missing)
             self.say(2, f"at the end {sorted(missing)[:5]} are nowhere on record")
 
@@ -170,6 +217,14 @@ class Judge:
             return
         self.tally.strays += 1
         self.say(1, f"start {start.number}: no job names this: {call.head}")
+
+    def _one_at_a_time(self, starts: list[Start]) -> None:
+        """Two processes of one job never send at the same time."""
+        if self._plot.shape != "twice" or len(starts) < 2:
+            return
+        first, second = ([c.at for c in self._calls(start.number)] for start in starts)
+        if first and second and max(first[0], second[0]) < min(first[-1], second[-1]):
+            self.say(1, "two processes of one job were at work at the same time")
 
     def _is_wanted(self, call: Call, start: Start) -> bool:
         assert call.spelling is not None
@@ -340,7 +395,8 @@ class Judge:
         for row, target in zip(rows, run.targets, strict=True):
             ids = row["commandIds"]
             ids = ids.split() if isinstance(ids, str) else ids
-            if row["outcome"] != target.outcome or set(ids) != set(target.cancelled):
+            same = target.outcome == "anomalous" or set(ids) == set(target.cancelled)
+            if row["outcome"] != target.outcome or not same:
                 self.say(7, f"{run.job}: {path.name} says {row['outcome']} of {_name(target)}")
             if not _named(row, target.spelling):
                 self.say(7, f"{run.job}: {path.name} names {_name(target)} otherwise")
@@ -372,9 +428,16 @@ class Judge:
         if start.code < 0:
             self.say(8, f"start {start.number} was ended by signal {-start.code}")
             return
-        if not start.documents and not hurried and start.code not in _REFUSED:
+        asked = "json" in start.arguments
+        if asked and not start.documents and not hurried and start.code not in _REFUSED:
             said = (start.output + start.errors)[-200:]
             self.say(8, f"start {start.number} printed no document ({start.code}): {said}")
+        if start.code == 9 and self._plot.shape == "twice":
+            if any(self._calls(start.number)):
+                self.say(1, f"start {start.number} had no lock and sent requests")
+            return
+        if any(each.ended > start.ended and each.runs == start.runs for each in self._now):
+            return  # another process of the same run ended later, and the ledger tells of that
         codes = [self._code(start, run) for run in runs if run.run_id in start.runs]
         if start.arguments[0] not in ("run", "resume"):
             return
@@ -407,6 +470,8 @@ class Judge:
             return 1
         if rule == "signal":
             return 128 + int(stop["count"])
+        if rule == "deadline" and tally["not_attempted"]:
+            return 8
         verified = run.end.get("verified")
         if any(tally[kind] for kind in _UNCERTAIN):
             return 4
@@ -573,12 +638,14 @@ def _phase(start: Start, runs: list[Run], calls: list[Call]) -> str:
     return "looking up" if calls[-1].kind == "search" else "sending"
 
 
-def _runs_of(start: Start, runs: list[Run]) -> Iterator[str]:
+def _runs_of(start: Start, runs: list[Run], starts: list[Start]) -> Iterator[str]:
     """Those that this start made, or was told to resume."""
-    named = set(start.arguments)
+    named = {*start.arguments, *_RUN_ID.findall(start.errors + start.output)}
+    others = {i for each in starts if each is not start for i in _RUN_ID.findall(each.errors)}
     for run in runs:
         mine = start.began * 1000 - 5 <= run.planned_ms <= start.ended * 1000
-        if run.run_id in named or (not start.resumed and mine and run.job in start.jobs):
+        mine = mine and run.job in start.jobs and run.run_id not in others
+        if run.run_id in named or (mine and not start.resumed):
             yield run.run_id
 
 

@@ -19,7 +19,18 @@ from tests.system.stories.gateway import INPUT, Laws
 Way = Literal["plain", "tls", "tunnel", "forward"]
 Scope = Literal["each", "device", "burst", "all"]
 Shape = Literal[
-    "single", "planned", "series", "together", "older", "remaining", "limit", "retry", "verify"
+    "single",
+    "crowd",
+    "planned",
+    "series",
+    "together",
+    "twice",
+    "older",
+    "remaining",
+    "limit",
+    "retry",
+    "verify",
+    "moved",
 ]
 Name = Literal["asset", "pair"]
 
@@ -95,6 +106,7 @@ class Job(Struct, frozen=True):
     rows: tuple[Row, ...]
     verify: str  # "": not written
     abort: bool
+    limits: str = ""  # as YAML
 
 
 class Plot(Struct, frozen=True):
@@ -120,6 +132,11 @@ class Plot(Struct, frozen=True):
     formats: tuple[str, ...]
     fresh: bool  # every start is a new interpreter, and no fork of one
     debug: bool
+    rate: str = "none"
+    text: bool = False  # results are printed for people
+    asks: bool = False  # the other commands are asked at the end
+    linked: bool = False  # the second of two processes knows the ledger by another name
+    loss: Literal["removed", "renamed", "replaced"] = "removed"  # of the ledger's file
 
     @property
     def stops(self) -> set[str]:
@@ -135,6 +152,7 @@ class Plot(Struct, frozen=True):
             found.add("auth")
         if self.lies:
             found.add("anomaly")
+        found |= {rule for job in self.jobs for rule in _BOUNDS if rule in job.limits}
         if any(job.abort for job in self.jobs) and self.showers:
             found |= {"abort_failed", "abort_consecutive"}
         return found
@@ -158,7 +176,7 @@ class Plot(Struct, frozen=True):
             "CANCEL_WORKER_GATEWAY_TIMEOUT_CONNECT": "400ms",
             "CANCEL_WORKER_GATEWAY_TIMEOUT_REQUEST": "600ms",
             "CANCEL_WORKER_DRAIN": "700ms",
-            "CANCEL_WORKER_LIMITS_RATE": "none",
+            "CANCEL_WORKER_LIMITS_RATE": self.rate,
             "CANCEL_WORKER_LIMITS_CONCURRENCY": str(self.concurrency),
             "CANCEL_WORKER_GATEWAY_CANCEL_ALL": "by_id" if self.by_id else "direct",
             "CANCEL_WORKER_LOG_LEVEL": "debug" if self.debug else "info",
@@ -187,6 +205,9 @@ def draw(seed: int, *, later: bool = False) -> Plot:
         devices = min(devices, 8)
     laws = _laws(seed, main)
     by_id = chance.random() < 0.12
+    more = Random(f"{seed} more")
+    if shape == "crowd":
+        devices = more.choice((80, 120, 200)) if main not in _SLOW else 60
     plot = Plot(
         seed=seed,
         main=main,
@@ -199,7 +220,7 @@ def draw(seed: int, *, later: bool = False) -> Plot:
         laws=laws,
         lag=chance.choice((0.0, 0.05, 0.1)),
         showers=_showers(seed, main, way, every),
-        signals=_signals(seed, devices),
+        signals=_signals(seed, main, shape, devices),
         clears=chance.random() < 0.75,
         by_id=by_id,
         concurrency=chance.choice((1, 2, 4, 8, 16)),
@@ -208,14 +229,31 @@ def draw(seed: int, *, later: bool = False) -> Plot:
         formats=tuple(f for f in _FORMATS if chance.random() < 0.5),
         fresh=chance.random() < 0.06,
         debug=chance.random() < 0.3,
+        rate=more.choice(("none", "none", "100/s", "400/s")),
+        text=more.random() < 0.15,
+        asks=more.random() < 0.2,
+        linked=more.random() < 0.3,
+        loss=more.choice(("removed", "renamed", "replaced")),
     )
     return _with_jobs(plot)
 
 
-_SHAPES: tuple[list[Shape], tuple[int, ...]] = (
-    ["single", "planned", "series", "together", "older", "remaining", "limit", "retry", "verify"],
-    (6, 2, 2, 4, 4, 3, 3, 2, 1),
-)
+_SHARES: dict[Shape, int] = {
+    "single": 6,
+    "crowd": 3,
+    "planned": 2,
+    "series": 3,
+    "together": 4,
+    "twice": 2,
+    "older": 4,
+    "remaining": 3,
+    "limit": 3,
+    "retry": 2,
+    "verify": 1,
+    "moved": 1,
+}
+_SHAPES: tuple[list[Shape], list[int]] = (list(_SHARES), list(_SHARES.values()))
+_BOUNDS = ("deadline", "max_commands")  # limits that are stop rules too
 _FORMATS = ("csv", "ndjson", "json", "restore", "remaining")
 
 
@@ -291,9 +329,13 @@ _SLOW = frozenset(
 # ---------------------------------------------------------------- what happens to processes
 
 
-def _signals(seed: int, devices: int) -> tuple[Signal | None, ...]:
+def _signals(seed: int, main: str, shape: Shape, devices: int) -> tuple[Signal | None, ...]:
     chance = Random(f"{seed} signals")
-    if chance.random() < 0.35:
+    if shape == "moved":
+        return ()
+    if main in ("throttled_wait", "unavailable_wait") and chance.random() < 0.5:
+        return (Signal("KILL", "cancel", chance.randint(1, devices), 0.1),)  # in the wait
+    if shape != "crowd" and chance.random() < 0.35:
         return ()
     return tuple(
         _signal(chance, devices) if chance.random() < 0.7 else None
@@ -369,6 +411,16 @@ def _with_jobs(plot: Plot) -> Plot:
     return Plot(**{**{f: getattr(plot, f) for f in plot.__struct_fields__}, "jobs": jobs})
 
 
+def _limits(seed: int, name: str) -> str:
+    chance = Random(f"{seed} {name} limits")
+    drawn = chance.random()
+    if drawn < 0.04:
+        return f"{{deadline: {chance.choice((200, 500))}ms}}"
+    if drawn < 0.07:
+        return f"{{max_commands: {chance.randint(1, 20)}}}"
+    return ""
+
+
 def _job(chance: Random, plot: Plot, name: str, made: list[Device]) -> Job:
     listed = chance.random() < 0.3
     form: Any = chance.choices(("yaml", "grouped", "csv", "ndjson", "two"), (4, 2, 3, 3, 2))[0]
@@ -397,4 +449,5 @@ def _job(chance: Random, plot: Plot, name: str, made: list[Device]) -> Job:
         rows=tuple(rows),
         verify=chance.choice(("", "", "none", "touched", "all")),
         abort=chance.random() < 0.2,
+        limits=_limits(plot.seed, name),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,10 +53,14 @@ class Teller:
     async def tell(self) -> None:
         shape = self.plot.shape
         await getattr(self, f"_{shape}")()
+        if shape == "moved":
+            return
         await self._finish()
         runs = self.judge.runs()
         if self.plot.clears and self._benign:
             self.judge.converged(runs)
+        if self.plot.asks:
+            await self._ask(runs)
         self.judge.at_the_end(runs)
 
     # ------------------------------------------------------------ shapes
@@ -64,8 +68,12 @@ class Teller:
     async def _single(self) -> None:
         await self._run("story-a")
 
+    async def _crowd(self) -> None:
+        await self._run("story-a")
+
     async def _planned(self) -> None:
-        await self._do("plan", self._paths["story-a"], jobs=["story-a"], flags=("-o", "json"))
+        flags = ("--preview", "-o", "json") if self.plot.debug else ("-o", "json")
+        await self._do("plan", self._paths["story-a"], jobs=["story-a"], flags=flags)
         run = self._newest("story-a")
         if run is not None:
             await self._do("run", "--plan", run.run_id, jobs=["story-a"], signal=self._signal())
@@ -75,10 +83,30 @@ class Teller:
 
     async def _together(self) -> None:
         """Two jobs at the same time on one ledger."""
-        await self._both("run", {job: self._paths[job] for job in ("story-a", "story-b")})
-        left = {job: run.run_id for job in self._paths if (run := self._open(job))}
+        await self._both("run", [(job, self._paths[job]) for job in ("story-a", "story-b")])
+        left = [(job, run.run_id) for job in self._paths if (run := self._open(job))]
         if len(left) == 2:
             await self._both("resume", left)
+
+    async def _twice(self) -> None:
+        """One job twice at the same time: one lock a job and ledger, whatever its name."""
+        path = self._paths["story-a"]
+        await self._both("run", [("story-a", path), ("story-a", path)])
+        if (run := self._open("story-a")) is not None:
+            await self._both("resume", [("story-a", run.run_id), ("story-a", run.run_id)])
+
+    async def _moved(self) -> None:
+        """The ledger's file goes away in the middle of a run."""
+        start = await self.theatre.start(
+            "run",
+            self._paths["story-a"],
+            *self._flags("story-a"),
+            jobs=["story-a"],
+            lost=self.plot.loss,
+        )
+        await self.theatre.quiet()
+        self.judge.after_the_loss(start)
+        self.told.append(_line(start, []))
 
     async def _older(self) -> None:
         """An older run is resumed after a newer one of another job."""
@@ -133,15 +161,31 @@ class Teller:
             retried=frozenset(kinds) if retry else frozenset(),
         )
 
-    async def _both(self, what: str, given: Mapping[str, str | Path]) -> None:
+    async def _both(self, what: str, given: Sequence[tuple[str, str | Path]]) -> None:
         self.judge.before()
         starts = await asyncio.gather(
             *(
-                self.theatre.start(what, of, *self._flags(job), jobs=[job], end=self._signal())
-                for job, of in given.items()
+                self.theatre.start(
+                    what,
+                    of,
+                    *self._flags(f"{job}-{at}"),
+                    jobs=[job],
+                    end=self._signal(),
+                    linked=self.plot.linked and at > 0,
+                )
+                for at, (job, of) in enumerate(given)
             )
         )
         await self._over(starts)
+
+    async def _ask(self, runs: list[Run]) -> None:
+        """What the other commands say of the runs is what the ledger holds."""
+        for run in runs:
+            kind = "csv" if run.number % 2 else "ndjson"
+            start = await self.theatre.start("report", run.run_id, "-f", kind, jobs=[run.job])
+            self.judge.reported(start, kind, run)
+        listed = await self.theatre.start("runs", "-o", "json", jobs=[])
+        self.judge.listed(listed, runs)
 
     async def _do(
         self,
@@ -181,7 +225,7 @@ class Teller:
         self.theatre.gateway.refused_devices.clear()
 
     def _flags(self, name: str) -> list[str]:
-        flags = ["--yes", "-o", "json"]
+        flags = ["--yes"] if self.plot.text else ["--yes", "-o", "json"]
         formats = set(self.plot.formats)
         if self.plot.shape == "remaining":
             formats.add("remaining")
@@ -206,7 +250,8 @@ class Teller:
         laws = self.plot.laws
         odd = laws.names in ("none", "other", "wrong", "changing") or laws.foreign_rows
         apart = bool(laws.date_shift) or bool(laws.create_shift) or laws.date_shift is None
-        return not (odd or apart or laws.newcomers or laws.others or laws.strict_time)
+        bound = any(job.limits for job in self.plot.jobs)
+        return not (odd or apart or bound or laws.newcomers or laws.others or laws.strict_time)
 
 
 def _line(start: Start, runs: list[Run]) -> str:

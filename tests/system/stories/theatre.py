@@ -52,7 +52,7 @@ class Start(Struct, eq=False):
     killed: bool = False
     output: str = ""
     errors: str = ""
-    runs: tuple[str, ...] = ()  # run_ids, in order
+    runs: tuple[str, ...] = ()  # run_ids
     resumed: bool = False
     retried: frozenset[str] = frozenset()  # outcomes that may be called again
 
@@ -132,8 +132,13 @@ class Theatre:
         jobs: Sequence[str],
         end: Signal | None = None,
         retried: frozenset[str] = frozenset(),
+        linked: bool = False,
+        lost: str | None = None,
     ) -> Start:
-        """Run the command to its end, and send it its signal on the way."""
+        """Run the command to its end, and send it its signal on the way.
+
+        linked: it knows the ledger by another name. lost: what happens to the ledger's file.
+        """
         made = Start(
             number=len(self.starts) + 1,
             arguments=tuple(map(str, arguments)),
@@ -145,9 +150,11 @@ class Theatre:
         )
         self.starts.append(made)
         output, errors = (self.folder / f"{name}{made.number}" for name in ("stdout", "stderr"))
-        process = await self._launch(made, output, errors)
+        process = await self._launch(made, output, errors, linked=linked)
         over = asyncio.ensure_future(_gone(process))
         sender = asyncio.ensure_future(self._signal(made, process)) if end else None
+        if lost is not None:
+            sender = asyncio.ensure_future(self._lose(made, lost))
         try:
             await asyncio.wait_for(asyncio.shield(over), _PATIENCE)
         except TimeoutError:
@@ -168,11 +175,17 @@ class Theatre:
         """Return when nothing of a dead process is under way any more."""
         await _until(lambda: not (self._port.busy or self._proxy.busy), _QUIET)
 
-    async def _launch(self, made: Start, output: Path, errors: Path) -> int:
+    async def _launch(self, made: Start, output: Path, errors: Path, *, linked: bool) -> int:
         environment = {
             **self.environment,
             "CANCEL_WORKER_GATEWAY_ACCESS_KEY": f"story-{made.number}",
         }
+        if linked:
+            other = self.folder / "other.db"
+            if not other.is_symlink():
+                self.ledger.touch(0o600)
+                other.symlink_to(self.ledger)
+            environment["CANCEL_WORKER_LEDGER_URL"] = f"sqlite:///{other}"
         if not self.plot.fresh:
             arguments = list(made.arguments)
             return self._nursery.start(arguments, environment, self.folder, output, errors)
@@ -213,6 +226,19 @@ class Theatre:
             if kind == "INT2":
                 await asyncio.sleep(_AGAIN)
                 os.kill(process, number)
+
+    async def _lose(self, made: Start, how: str) -> None:
+        """Once something was sent, the ledger is no longer where it was."""
+        await _until(lambda: self.gateway.counts[made.number, "cancel"] >= 1)
+        made.signalled = time.time()
+        if how == "removed":
+            for path in self.folder.glob("ledger.db*"):
+                path.unlink()
+        else:
+            for path in self.folder.glob("ledger.db*"):
+                path.rename(path.with_name(f"moved-{path.name}"))
+        if how == "replaced":
+            self.ledger.write_bytes(b"")
 
     def _due(self, made: Start, logged: int) -> bool:
         assert made.signal is not None
