@@ -45,6 +45,7 @@ from worker.run.session import Ending, Leg, Rules, Session
 from worker.run.stop import Bounds, Switch
 from worker.run.verify import TOUCHED, Findings, Subject
 
+_LEDGER_EVERY = 1.0  # seconds between looks at the ledger's place
 _BATCH = 1_000  # targets of a verification read at a time
 
 
@@ -157,6 +158,8 @@ class Engine:
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._heed_signals, switch, transport.cut)
+                if self._store.path is not None:
+                    group.start_soon(self._watch_ledger, switch)
                 try:
                     yield session, writer
                 except CancelWorkerError as error:
@@ -194,6 +197,16 @@ class Engine:
             rules, client, transport, writer, past, clock, switch, bounds, watch, recorder
         )
         return session, writer
+
+    async def _watch_ledger(self, switch: Switch) -> None:
+        """Stop the run once its ledger is not the file that people will open.
+
+        What is in flight is still recorded: the caller writes it to another place.
+        """
+        while (lost := self._store.lost()) is None:
+            if not await switch.sleep(_LEDGER_EVERY):
+                return
+        switch.throw(Stop("record", lost))
 
     async def _heed_signals(self, switch: Switch, cut: Callable[[float], None]) -> None:
         """SIGINT and SIGTERM stop politely, a second SIGINT at once; SIGHUP reopens the log."""

@@ -8,8 +8,9 @@ from msgspec.structs import replace
 from worker.cli import asking, desk
 from worker.cli.asked import Ask, check_org
 from worker.cli.engine import Engine, Work
+from worker.cli.lost_ledger import rescue
 from worker.cli.planning import Planned
-from worker.cli.series import Office, Order, real_place
+from worker.cli.series import Office, Order, content_of, real_place
 from worker.cli.showing import show_verified
 from worker.cli.terms import terms_of
 from worker.cli.watch import Watch
@@ -22,7 +23,10 @@ from worker.run.verify import Findings
 
 
 def verify(run: str, ask: Ask) -> int:
-    """Search again; 0, or 4 when something is still cached or has no outcome."""
+    """Search again; 0, or 4 when something is still cached or has no outcome.
+
+    6 when the ledger was removed, moved or replaced meanwhile.
+    """
     settings = desk.settings_of(ask.common)
     settings.require_gateway().credentials()
     with desk.office(settings) as office:
@@ -34,9 +38,12 @@ def verify(run: str, ask: Ask) -> int:
         if isinstance(found, Stop):
             stopped(found)
         findings = None if isinstance(found, Stop) else found
+        lost = office.store.lost()
+        if lost is not None:
+            rescue(lost, office.store, content_of(order, office), office.say)
         counts = office.store.counts(record.run_id)
         open_ones = counts[OutcomeKind.NOT_ATTEMPTED] + len(office.store.in_doubt(record.run_id))
-        return show_verified(record, findings, open_ones, as_json=ask.as_json)
+        return show_verified(record, findings, open_ones, kept=lost is None, as_json=ask.as_json)
 
 
 def look(

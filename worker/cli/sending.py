@@ -25,7 +25,7 @@ from worker.cli.searching import preview, stopped
 from worker.cli.series import Office, Order, Result
 from worker.cli.showing import show_plan
 from worker.cli.terms import actor, terms_of
-from worker.errors import CancelWorkerError, NotNowError, RefusedError, UsageError
+from worker.errors import CancelWorkerError, LedgerError, NotNowError, RefusedError, UsageError
 from worker.ledger.lock import job_lock
 from worker.ledger.store import Store
 from worker.model import Rehearsal, RunRecord, Stop
@@ -51,6 +51,8 @@ def plan(job: Path, ask: Ask, *, with_preview: bool) -> int:
         planned = _plan(job, office, ask)
         found = preview(planned, office) if with_preview else None
         findings = None if isinstance(found, Stop) else found
+        if lost := office.store.lost():
+            raise LedgerError(f"{lost}: the plan went with it, plan again")
         show_plan(planned, findings, as_json=ask.as_json)
         if isinstance(found, Stop):
             return stopped(found)

@@ -16,6 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from worker.cli.engine import Engine, Place, Work
+from worker.cli.lost_ledger import rescue
 from worker.cli.rehearsal import judge, rehearse
 from worker.cli.terms import Terms
 from worker.cli.watch import Watch
@@ -23,7 +24,7 @@ from worker.clock import Clock
 from worker.config import Settings
 from worker.errors import LedgerError, RefusedError
 from worker.ledger.store import Store
-from worker.model import OutcomeKind, Rehearsal, RunEnd, RunRecord
+from worker.model import OutcomeKind, Rehearsal, RunEnd, RunRecord, Stop
 from worker.observe.log import LogSink
 from worker.observe.progress import Progress
 from worker.observe.runlog import RunLog
@@ -122,6 +123,7 @@ def carry_out(order: Order, office: Office) -> Result:
     if not ending.durable:
         _dump(engine)
     if engine.hurried:
+        end = _kept(office, content_of(order, office), end)
         return Result(end.exit_code, None, over=True, at_once=True)
     return _report(order, office, files, end)
 
@@ -192,13 +194,15 @@ def _conclude(order: Order, office: Office, ending: Ending, rehearsal: Rehearsal
     terms, run_id = order.terms, order.record.run_id
     counts = office.store.counts(run_id)
     found = ending.findings
+    lost = office.store.lost()
+    stop = ending.stop or (Stop("record", lost) if lost else None)
     verdict = exit_code(
         counts,
-        stop=ending.stop,
+        stop=stop,
         verified=found.verified() if found else None,
-        verify_required=terms.verify_written and ending.stop is None,
+        verify_required=terms.verify_written and stop is None,
         internal_errors=ending.internal_errors,
-        record_durable=ending.durable,
+        record_durable=ending.durable and lost is None,
         work_left=counts[OutcomeKind.NOT_ATTEMPTED] > 0 and terms.limit is None,
         differences=len(rehearsal.differences) if rehearsal else 0,
     )
@@ -206,7 +210,7 @@ def _conclude(order: Order, office: Office, ending: Ending, rehearsal: Rehearsal
         finished_ms=office.clock.wall_ms(),
         exit_code=verdict.code,
         exit_reasons=verdict.reasons,
-        stop=ending.stop,
+        stop=stop,
         requests=ending.requests,
         verified=found.verified() if found else None,
         log_dropped=office.log.settle(),
@@ -218,13 +222,7 @@ def _conclude(order: Order, office: Office, ending: Ending, rehearsal: Rehearsal
 def _report(order: Order, office: Office, files: Sequence[ReportFile], end: RunEnd) -> Result:
     """Write the report files, and note in the ledger what was written."""
     store, run_id = office.store, order.record.run_id
-    content = Content(
-        record=store.run(run_id),
-        summary=summary_of(store, run_id),
-        rows=lambda: store.rows(run_id),
-        now_ms=office.clock.wall_ms(),
-        leftovers=order.terms.leftovers(),
-    )
+    content = content_of(order, office)
     results = write_reports(files, content)
     written = {result.path: result.sha256 for result in results if isinstance(result, Written)}
     lost = [result for result in results if isinstance(result, Unwritten)]
@@ -241,9 +239,40 @@ def _report(order: Order, office: Office, files: Sequence[ReportFile], end: RunE
             end, reports=written, exit_code=code, exit_reasons=(*end.exit_reasons, *reasons)
         )
         store.finish(run_id, end)
+    end = _kept(office, content, end)
     notes += _also_touched(store, run_id)
     over = (end.stop is not None and end.stop.rule == "signal") or end.exit_code == _RECORD_LOST
     return Result(end.exit_code, summary_of(store, run_id), tuple(notes), over=over)
+
+
+def content_of(order: Order, office: Office) -> Content:
+    """What reports of a run are made of."""
+    store, run_id = office.store, order.record.run_id
+    return Content(
+        record=store.run(run_id),
+        summary=summary_of(store, run_id),
+        rows=lambda: store.rows(run_id),
+        now_ms=office.clock.wall_ms(),
+        leftovers=order.terms.leftovers(),
+    )
+
+
+def _kept(office: Office, content: Content, end: RunEnd) -> RunEnd:
+    """The end as it is after a last look at the ledger's place: a lost one is never a success."""
+    lost = office.store.lost()
+    if lost is None:
+        return end
+    saved = rescue(lost, office.store, content, office.say)
+    reasons = end.exit_reasons if end.exit_code == _RECORD_LOST else (lost, *end.exit_reasons)
+    end = replace(
+        end,
+        exit_code=_RECORD_LOST,
+        exit_reasons=reasons,
+        stop=end.stop or Stop("record", lost),
+        reports={**end.reports, **saved},
+    )
+    office.store.finish(content.record.run_id, end)
+    return end
 
 
 def summary_of(store: Store, run_id: str) -> Summary:

@@ -9,6 +9,7 @@ from msgspec.structs import asdict
 
 from worker.cli import desk
 from worker.cli.planning import Planned
+from worker.errors import LedgerError
 from worker.model import RunRecord
 from worker.run.verify import Findings, StillCached
 
@@ -38,12 +39,17 @@ def show_plan(planned: Planned, preview: Findings | None, *, as_json: bool) -> N
 
 
 def show_verified(
-    record: RunRecord, findings: Findings | None, without_outcome: int, *, as_json: bool
+    record: RunRecord,
+    findings: Findings | None,
+    without_outcome: int,
+    *,
+    kept: bool,
+    as_json: bool,
 ) -> int:
-    """What searching again showed; 0, or 4 when anything is open."""
+    """What searching again showed; 0, 4 when anything is open, 6 when the ledger is not kept."""
     verified = findings.verified() if findings else None
     fine = verified is not None and not verified.still_cached and not without_outcome
-    code = 0 if fine else 4
+    code = LedgerError.exit_code if not kept else 0 if fine else 4
     if as_json:
         desk.show_json(_verified_document(record, findings, without_outcome, code))
     else:

@@ -23,6 +23,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from worker.errors import CancelWorkerError, LedgerError, UsageError
 from worker.ledger import tables
 from worker.ledger.migrations import FIRST_VERSION, SCHEMA_VERSION, statements_since
+from worker.ledger.place import Identity, Place, identity_of
 
 BUSY_TIMEOUT = 60.0  # seconds that another process may hold the write lock
 _SWITCHES = 20  # tries to switch a new ledger to the write-ahead log
@@ -76,6 +77,7 @@ class Database:
         with self._opening():
             if self.path:
                 _prepare(self.path)
+            opened = identity_of(self.path) if self.path else None
             # '' is a private database that moves to an unnamed file when it outgrows memory.
             self.raw = sqlite3.connect(
                 str(self.path or ""),
@@ -90,9 +92,17 @@ class Database:
         try:
             with self._opening():
                 self._settle_schema()
+            self._place = _place(self.path, opened) if self.path else None
         except UsageError:
             self.close()
             raise
+
+    def lost(self) -> str | None:
+        """What happened to the ledger's file, for people; None while its path leads to it.
+
+        A lost ledger can still be written and read by this process, and by no other one.
+        """
+        return self._place.lost() if self._place else None
 
     @contextmanager
     def write(self, error: type[CancelWorkerError] = LedgerError) -> Iterator[Connection]:
@@ -210,6 +220,14 @@ def _prepare(path: Path) -> None:
         os.close(os.open(path, flags, 0o600))  # SQLite gives its side files the same mode
     if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
         raise _error(errno.EROFS if os.geteuid() == 0 else errno.EACCES)
+
+
+def _place(path: Path, opened: Identity | None) -> Place:
+    """Where the ledger is from now on; UsageError when it is not there any more."""
+    place = Place(path, opened)
+    if lost := place.lost():
+        raise UsageError(f"{lost}: nothing was sent, try again")
+    return place
 
 
 def _error(number: int) -> OSError:

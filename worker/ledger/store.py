@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -61,6 +62,19 @@ class Store:
         if path is None or path.exists():
             return cls.open(url)
         return cls(url, Database("sqlite://", name=str(path)), keep_input=True)
+
+    @property
+    def path(self) -> Path | None:
+        """Where the ledger's file is; None for a temporary one."""
+        return self._database.path
+
+    def lost(self) -> str | None:
+        """What happened to the ledger's file, for people; None while its path leads to it.
+
+        What is recorded in a lost ledger can be read by this process, and by no other one.
+        May be asked at any time and in any thread.
+        """
+        return self._database.lost()
 
     def close(self) -> None:
         """Let go of the file."""
