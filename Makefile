@@ -12,9 +12,9 @@ IMAGE ?= cancel-worker
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-header \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 
-# What `make full` does: about an hour on two cores, with seeds from FIRST on. Kills (KILLS counts stories of one to three) and
-# fuzzing begin nothing new when their minutes are over, and print what they reached; the worlds take
-# as long as they take.
+# What `make full` does: about an hour on two cores, with seeds from FIRST on. Kills (KILLS counts stories of one to three),
+# rehearsals (ROUNDS over every profile) and fuzzing begin nothing new when their minutes are over, and print what they reached;
+# the worlds take as long as they take.
 WORLDS ?= 80000
 FIRST ?= 1000000
 REAL_WORLDS ?= 12000
@@ -22,6 +22,8 @@ KILLS ?= 5000
 CASES ?= 1000000
 MINUTES ?= 6
 KILL_MINUTES ?= 15
+ROUNDS ?= 29
+REHEARSAL_MINUTES ?= 15
 GUIDED_SECONDS ?= 60
 
 .PHONY: help setup test coverage lint format ci full audit sbom lock rehearse image
@@ -61,6 +63,7 @@ full: setup ## Prove it at length, about an hour: simulated worlds, kills, fuzzi
 	$(BIN)/python -m tests.simulation --worlds $(REAL_WORLDS) --first $(FIRST) \
 	  --transport aiohttp || status=$$?; \
 	$(BIN)/python -m tests.system.kills --runs $(KILLS) --seed $(FIRST) --minutes $(KILL_MINUTES) || status=$$?; \
+	$(BIN)/python -m tests.system.rehearsals --rounds $(ROUNDS) --seed $(FIRST) --minutes $(REHEARSAL_MINUTES) || status=$$?; \
 	$(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(FIRST) --minutes $(MINUTES) || status=$$?; \
 	STOPS=20 $(BIN)/python -m pytest -qs tests/system/test_hosts.py -k sigterm || status=$$?; \
 	if $(BIN)/python -c 'import atheris'; then \
