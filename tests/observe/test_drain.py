@@ -137,9 +137,10 @@ def test_after_an_error_later_lines_are_still_tried() -> None:
 
 def test_half_a_line_is_ended_before_the_next(tmp_path: Path) -> None:
     """A partial write on a file costs that line, never its neighbour."""
-    (tmp_path / "log").write_bytes(b'{"torn by a crash')
+    torn = b'{"timestamp":"2026-11-22T02:05:00.123Z","level":"info","event":"run.started","ta'
+    (tmp_path / "log").write_bytes(torn)
     drained(LogFile(str(tmp_path / "log")), [b"next\n"])
-    assert (tmp_path / "log").read_bytes() == b'{"torn by a crash\nnext\n'
+    assert (tmp_path / "log").read_bytes() == torn + b"\nnext\n"
 
 
 def test_a_disk_that_is_freed_takes_the_next_line_on_a_fresh_line(tmp_path: Path) -> None:
@@ -214,6 +215,55 @@ def test_a_file_that_cannot_be_opened_anew_keeps_the_old_one(tmp_path: Path) -> 
     output.write(b"line\n")
     output.close()
     assert (tmp_path / "log.1").read_bytes() == b"line\n"
+
+
+_OURS = b'{"timestamp":"2026-11-22T02:05:00.123Z","level":"info","event":"run.started"}\n'
+
+
+@pytest.mark.parametrize("text", [b"", _OURS, b"x\n", b'{"timestamp":"now","event":"e"}\n'])
+def test_a_log_goes_on_in_an_empty_file_or_a_log_of_ours(tmp_path: Path, text: bytes) -> None:
+    """Anything else is left as it is."""
+    path = tmp_path / "log"
+    path.write_bytes(text)
+    if text in (b"", _OURS):
+        drained(LogFile(str(path)), [_OURS])
+        assert path.read_bytes() == text + _OURS
+        return
+    with pytest.raises(UsageError) as caught:
+        LogFile(str(path))
+    assert str(caught.value) == (
+        f"log.file: {path} holds something else than a log of ours: "
+        "give another path, or move it away"
+    )
+    assert path.read_bytes() == text
+
+
+def test_a_name_that_another_file_took_is_left_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The log goes to stderr until the name is free again."""
+    path = tmp_path / "log"
+    output = LogFile(str(path))
+    output.write(_OURS)
+    path.rename(tmp_path / "log.1")
+    path.write_text("notes")
+    output.reopen()
+    output.reopen()
+    output.write(b"on stderr\n")
+    notes = path.read_text()
+    path.unlink()
+    output.reopen()
+    output.write(b"back\n")
+    output.close()
+    assert (notes, path.read_bytes(), (tmp_path / "log.1").read_bytes()) == (
+        "notes",
+        b"back\n",
+        _OURS,
+    )
+    assert capfd.readouterr().err == (
+        f"log.file: {path} holds something else than a log of ours: it is left alone, and the log "
+        "goes on here\non stderr\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["no/log", ".", "a\0b", "fifo"])

@@ -13,6 +13,7 @@ from worker.model import AllCached, Listed, OutcomeKind, ReportRow, RunRecord, S
 from worker.report.files import Content, Written, open_reports, parse_report, write_reports
 from worker.report.remaining import Leftovers
 from worker.report.summary import document
+from worker.writing import Guarded
 
 LIMITS: dict[str, int | float | str] = {
     "max_devices": 200,
@@ -62,7 +63,9 @@ def test_the_loader_reads_back_exactly_the_devices(
         Leftovers(LIMITS, verify="all", abort=abort),
     )
     spec = parse_report(f"remaining={tmp_path}/left.yaml")
-    files = open_reports([spec], job=record.job, run_id=record.run_id, started_ms=0)
+    files = open_reports(
+        [spec], job=record.job, run_id=record.run_id, started_ms=0, guarded=Guarded()
+    )
     assert {type(result) for result in write_reports(files, content)} == {Written}
     sheet = Rows()
     job = read_job(tmp_path / "left.yaml", sheet)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from anyio.from_thread import start_blocking_portal
 
@@ -96,14 +96,20 @@ class Stage:
             check=False,
         )
 
-    def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self,
+        *arguments: str | Path,
+        stdout: int | IO[str] = subprocess.PIPE,
+        stderr: int | IO[str] = subprocess.PIPE,
+        **environment: str,
+    ) -> subprocess.Popen[str]:
         """Start cancel-worker and come back at once."""
         return subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
             env={**self.environment, **environment},
             cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
             text=True,
             stdin=subprocess.DEVNULL,
         )

@@ -96,8 +96,8 @@ def test_a_log_that_nobody_reads_holds_nothing_up(tmp_path: Path, reader: str) -
     """Row 49: stderr is a pipe that is full, or read a KiB at a time: the run ends complete."""
     with stage(tmp_path, busy=0.9) as gateway:
         job = gateway.job("blocked", devices(400))
-        on_stderr = {"CANCEL_WORKER_LOG_FILE": ""}
-        with gateway.start("run", job, "--yes", "-o", "json", **on_stderr) as process:
+        words = ("run", job, "--yes", "-o", "json")
+        with gateway.start(*words, CANCEL_WORKER_LOG_FILE="") as process:
             assert process.stdout is not None
             assert process.stderr is not None
             if reader == "slow":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
@@ -14,8 +15,8 @@ from worker.cli.terms import Terms
 from worker.config import Limits, Settings, resolve_limits
 from worker.config.limits import Ceiling
 from worker.errors import CancelWorkerError, RefusedError, UsageError
-from worker.model import Rehearsal
-from worker.report.files import ReportSpec, parse_report
+from worker.model import Rehearsal, RunRecord
+from worker.report.files import ReportFile, ReportSpec, open_reports, parse_report
 from worker.report.summary import encode
 from worker.report.text import text
 
@@ -97,6 +98,42 @@ def relimited(terms: Terms, ask: Ask, settings: Settings) -> Terms:
     limits, notes = resolve_limits(ask.limits, None, _Agreed(terms.limits, settings.ceiling))
     desk.say(*notes)
     return replace(terms, limits=limits)
+
+
+def open_all_reports(
+    specs: tuple[ReportSpec, ...], runs: Sequence[tuple[RunRecord, Terms]], office: Office
+) -> list[tuple[ReportFile, ...]]:
+    """The reports of each run, every path proven before the first run begins.
+
+    UsageError for a report that cannot or may not be written, and for a log that is an input.
+    """
+    log = office.settings.log.file
+    for record, terms in runs:
+        for source in terms.sources:
+            office.guarded.add(source.file, f"an input of job {record.job}")
+    if log is not None and (what := office.guarded.find(log)):
+        raise UsageError(f"log.file: {log} is {what}: give another path")
+    guarded = office.guarded.copy()
+    desk.guard_stream(guarded, sys.stderr, "where messages go")
+    if log is not None:
+        guarded.add(log, "the log")
+    now_ms = office.clock.wall_ms()
+    return [
+        open_reports(
+            specs,
+            job=record.job,
+            run_id=record.run_id,
+            started_ms=_day_of(record, now_ms),
+            guarded=guarded,
+        )
+        for record, _ in runs
+    ]
+
+
+def _day_of(record: RunRecord, now_ms: int) -> int:
+    """What `{date}` is taken from: of a run that is complete its start, else now."""
+    complete = record.end is not None and record.state == "finished"
+    return record.started_ms or now_ms if complete else now_ms
 
 
 def report_specs(texts: Sequence[str], *, several: bool) -> tuple[ReportSpec, ...]:

@@ -16,9 +16,11 @@ from worker.clock import Clock, SystemClock
 from worker.config import Settings, load_settings
 from worker.errors import CancelWorkerError, InvalidInputError
 from worker.job.plan import load_plain
+from worker.ledger.database import SIDE_FILES, ledger_path
 from worker.ledger.store import Store
 from worker.observe.log import LogSink, open_log
 from worker.text import escaped, escaped_json
+from worker.writing import Guarded
 
 #: Variables that the program reads beside the configuration's own.
 OTHER_VARIABLES = ("CANCEL_WORKER_CONFIG", "CANCEL_WORKER_ACTOR")
@@ -73,18 +75,38 @@ def office(settings: Settings, *, temporary: bool = False) -> Iterator[Office]:
     url = TEMPORARY if temporary else settings.ledger.url
     store = Store.open(url, keep_input=settings.ledger.keep_input)
     try:
-        log = _log(settings, clock)
+        guarded = _guarded(settings, url)
+        log = _log(settings, clock, guarded)
         try:
-            yield Office(store, settings, log, clock, say, url)
+            yield Office(store, settings, log, clock, say, url, guarded)
         finally:
             log.close()
     finally:
         store.close()
 
 
-def _log(settings: Settings, clock: Clock) -> LogSink:
+def _guarded(settings: Settings, ledger_url: str) -> Guarded:
+    """The files that neither a report nor the log may be."""
+    guarded = Guarded()
+    ledger = ledger_path(ledger_url)
+    if ledger is not None:
+        guarded.add(str(ledger), "the ledger, or a file beside it", SIDE_FILES)
+    for path, what in settings.files().items():
+        guarded.add(path, what)
+    guard_stream(guarded, sys.stdout, "where the result goes")
+    return guarded
+
+
+def guard_stream(guarded: Guarded, stream: IO[str] | None, what: str) -> None:
+    """Guard the file that a stream was redirected to, if it was."""
+    if stream is not None:  # None: its number may be another file by now
+        with suppress(OSError, ValueError):
+            guarded.add(stream.fileno(), what)
+
+
+def _log(settings: Settings, clock: Clock, guarded: Guarded) -> LogSink:
     options = settings.log
-    return open_log(options.format, options.level, options.file, clock=clock)
+    return open_log(options.format, options.level, options.file, clock=clock, guarded=guarded)
 
 
 def say(*lines: str) -> None:

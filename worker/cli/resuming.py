@@ -6,8 +6,17 @@ from collections.abc import Sequence
 from itertools import chain
 
 from worker.cli import asking, desk
-from worker.cli.asked import Ask, Done, carry_out_asked, done, relimited, report_specs, show
-from worker.cli.series import Office, Order, report_complete
+from worker.cli.asked import (
+    Ask,
+    Done,
+    carry_out_asked,
+    done,
+    open_all_reports,
+    relimited,
+    report_specs,
+    show,
+)
+from worker.cli.series import Office, Order, report
 from worker.cli.terms import terms_of
 from worker.errors import RefusedError, UsageError
 from worker.job.units import format_duration, parse_duration
@@ -39,10 +48,11 @@ def resume(run: str, ask: Ask, *, retry: str | None, max_age: str | None) -> Don
             _check_resumable(record, max_age, office)
             legs = what_is_left(office.store, record, terms.limit, kinds)
             until_ms = asking.until(ask.until, office.clock)
-            order = Order(record, terms, legs, specs, until_ms, resumed=True)
+            [files] = open_all_reports(specs, [(record, terms)], office)
+            order = Order(record, terms, legs, files, until_ms, resumed=True)
             if not legs and record.end is not None:
                 desk.say(f"run {record.run_id} is complete: nothing is sent")
-                result = report_complete(order, office, record.end)
+                result = report(order, office, record.end)
                 show(result, ask)
                 return done([result])
             left = sum(len(leg.members or ()) for leg in legs)

@@ -15,6 +15,7 @@ from worker.cli.asked import (
     carry_out_asked,
     check_org,
     done,
+    open_all_reports,
     refused,
     relimited,
     report_specs,
@@ -79,7 +80,8 @@ def run(jobs: Sequence[Path], planned: str | None, ask: Ask, *, dry_run: bool) -
     with desk.office(settings, temporary=temporary) as office:
         until_ms = asking.until(ask.until, office.clock)
         if planned:
-            return done(_one_by_one([_planned(planned, office, ask)], specs, until_ms, office, ask))
+            frozen = _planned(planned, office, ask)
+            return done(_one_by_one([frozen], specs, until_ms, office, ask))
         plans = _plan_all(jobs, office, ask)
         try:
             return done(_one_by_one(plans, specs, until_ms, office, ask))
@@ -95,10 +97,11 @@ def _one_by_one(
     ask: Ask,
 ) -> list[Result]:
     results: list[Result] = []
-    for each in plans:
+    reports = open_all_reports(specs, [(each.record, each.terms) for each in plans], office)
+    for each, files in zip(plans, reports, strict=True):
         desk.say(*each.notes)
         legs = (Leg(1, limit=each.terms.limit),)
-        order = Order(each.record, each.terms, legs, specs, until_ms)
+        order = Order(each.record, each.terms, legs, files, until_ms)
         results.append(_one(order, each, office, ask))
         if results[-1].over:
             break

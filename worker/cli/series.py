@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import anyio
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -32,16 +33,15 @@ from worker.report.files import (
     Content,
     NothingLeft,
     ReportFile,
-    ReportSpec,
     Unwritten,
     Written,
-    open_reports,
     write_reports,
 )
 from worker.report.rows import safely
 from worker.report.summary import Summary, document
 from worker.report.verdict import exit_code
 from worker.run.session import Ending, Leg
+from worker.writing import Guarded
 
 TEMPORARY = "sqlite://"  # a ledger that is gone with the process
 _RECORD_LOST = LedgerError.exit_code
@@ -60,6 +60,7 @@ class Office(Struct, frozen=True):
     clock: Clock
     say: Callable[[str], None]  # a line to people, on stderr
     ledger_url: str
+    guarded: Guarded = msgspec.field(default_factory=Guarded)  # what nothing is written over
 
     @property
     def ledger_name(self) -> str:
@@ -73,7 +74,7 @@ class Order(Struct, frozen=True):
     record: RunRecord
     terms: Terms
     legs: tuple[Leg, ...]
-    reports: tuple[ReportSpec, ...] = ()
+    reports: tuple[ReportFile, ...] = ()
     until_ms: int | None = None
     resumed: bool = False
 
@@ -96,13 +97,10 @@ def worst(codes: Sequence[int]) -> int:
 def carry_out(order: Order, office: Office) -> Result:
     """Work one run off and report; the caller holds the job's lock.
 
-    Raises RefusedError before anything was cancelled, UsageError for a report path that cannot
-    be written.
+    Raises RefusedError before anything was cancelled.
     """
     record, clock = order.record, office.clock
-    started_ms = clock.wall_ms()
-    files = open_reports(order.reports, job=record.job, run_id=record.run_id, started_ms=started_ms)
-    office.store.start(record.run_id, started_ms)
+    office.store.start(record.run_id, clock.wall_ms())
     engine = Engine(office.store, office.log, clock)
     runlog = RunLog(office.log, clock, record.run_id, record.job, record.orgId)
     already = office.store.counts(record.run_id) if order.resumed else {}
@@ -125,15 +123,7 @@ def carry_out(order: Order, office: Office) -> Result:
     if engine.hurried:
         end = _kept(office, content_of(order, office), end)
         return Result(end.exit_code, None, over=True, at_once=True)
-    return _report(order, office, files, end)
-
-
-def report_complete(order: Order, office: Office, end: RunEnd) -> Result:
-    """A run of which nothing is left: its reports, once more, and how it ended."""
-    record = order.record
-    started_ms = record.started_ms or record.planned_ms
-    files = open_reports(order.reports, job=record.job, run_id=record.run_id, started_ms=started_ms)
-    return _report(order, office, files, end)
+    return report(order, office, end)
 
 
 async def _work(
@@ -219,11 +209,11 @@ def _conclude(order: Order, office: Office, ending: Ending, rehearsal: Rehearsal
     return end
 
 
-def _report(order: Order, office: Office, files: Sequence[ReportFile], end: RunEnd) -> Result:
+def report(order: Order, office: Office, end: RunEnd) -> Result:
     """Write the report files, and note in the ledger what was written."""
     store, run_id = office.store, order.record.run_id
     content = content_of(order, office)
-    results = write_reports(files, content)
+    results = write_reports(order.reports, content)
     written = {result.path: result.sha256 for result in results if isinstance(result, Written)}
     lost = [result for result in results if isinstance(result, Unwritten)]
     notes = [f"report {file.path} was not written: {file.problem}" for file in lost]

@@ -35,6 +35,8 @@ from worker.gateway.transport import TransportSettings
 from worker.run.reconcile import LookupRules
 from worker.run.retry import RetryRules
 
+DEFAULTS = "defaults"  # the source of settings without a file
+
 
 class Gateway(Struct, frozen=True):
     """The gateway that commands are sent to."""
@@ -58,6 +60,18 @@ class Gateway(Struct, frozen=True):
     def credentials(self) -> Credentials:
         """The keys, read now; InvalidInputError with all that is wrong with them."""
         return read_credentials(self.access_key, self.secret_key, self.guarded)
+
+    def files(self) -> dict[str, str]:
+        """The files of keys and certificates: path and what it is."""
+        options = self.options
+        named = {
+            self.access_key.file: "the file of the access key",
+            self.secret_key.file: "the file of the secret key",
+            options.ca_file: "gateway.ca_file",
+            options.client_cert_file: "gateway.client_cert_file",
+            options.client_key_file: "gateway.client_key_file",
+        }
+        return {path: what for path, what in named.items() if path is not None}
 
     def transport(self, connections: int) -> TransportSettings:
         """What the transport needs; connections is how many requests are in flight at most."""
@@ -83,7 +97,7 @@ class Ledger(Struct, frozen=True):
 class Settings(Struct, frozen=True):
     """All that file, environment and flags say, checked."""
 
-    source: str  # the file that was used, or "defaults"
+    source: str  # the file that was used, or DEFAULTS
     gateway: Gateway | None  # None without gateway.url
     ledger: Ledger
     limits: Limits
@@ -106,6 +120,13 @@ class Settings(Struct, frozen=True):
                 f"the gateway is not configured (configuration: {self.source}):\n{lacking}"
             )
         return self.gateway
+
+    def files(self) -> dict[str, str]:
+        """The files that the settings came from or name: path and what it is."""
+        found = {} if self.source == DEFAULTS else {self.source: "the configuration"}
+        if self.gateway is not None:
+            found |= self.gateway.files()
+        return found
 
     def public(self) -> dict[str, Any]:
         """What the record keeps of the settings: plain JSON values, no secrets."""
@@ -139,7 +160,7 @@ def load_settings(
     sources.read_flags(flags or {})
     _check(sources, build(sources.values))
     raise_any(sources.findings, sources.more)
-    settings = _settings(sources, str(path) if path is not None else "defaults", environ)
+    settings = _settings(sources, str(path) if path is not None else DEFAULTS, environ)
     return msgspec.structs.replace(settings, distrust=distrust)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ from worker.ledger import tables
 from worker.ledger.migrations import FIRST_VERSION, SCHEMA_VERSION, statements_since
 from worker.ledger.place import Identity, Place, identity_of
 
+#: What follows the ledger's name in the names of the files beside it: SQLite's, and locks.
+SIDE_FILES = re.compile(r"-wal|-shm|-journal|(\.[A-Za-z0-9-]+)?\.lock")
 BUSY_TIMEOUT = 60.0  # seconds that another process may hold the write lock
 _SWITCHES = 20  # tries to switch a new ledger to the write-ahead log
 

@@ -21,6 +21,7 @@ from worker.observe.drain import Drain, Lines
 from worker.observe.fastlogger import LEVELS, json_logger
 from worker.observe.outputs import LogFile, Terminal, standard_error, terminal
 from worker.observe.render import ConsoleLines, JsonLines
+from worker.writing import Guarded
 
 Renderer = JsonLines | ConsoleLines
 _STUCK = 0.1  # s for the last lines of a log that hangs
@@ -70,12 +71,14 @@ def open_log(
     *,
     clock: Clock,
     stream: TextIO | None = None,
+    guarded: Guarded | None = None,
 ) -> LogSink:
     """Open the log and make it structlog's own.
 
     `auto` is the console form on a terminal and JSON elsewhere; a file is always JSON.
-    `stream` stands in for stderr. Raises UsageError for an unknown word or a file that cannot
-    be written; a stderr that is closed or full costs lines, not the run.
+    `stream` stands in for stderr. Raises UsageError for an unknown word, or for a file that
+    cannot be written, is one of those `guarded` or is not a log of ours; a stderr that is closed
+    or full costs lines, not the run.
     """
     if format not in _FORMATS:
         raise UsageError(f"log.format: {format}: not one of {', '.join(_FORMATS)}")
@@ -88,7 +91,7 @@ def open_log(
     if people:
         renderer = ConsoleLines(clock, colors=console is not None and not console.no_color)
     if file is not None:
-        lines = Drain(LogFile(file))
+        lines = Drain(LogFile(file, guarded))
     elif console is not None:
         lines = Drain(Terminal(console))
     else:

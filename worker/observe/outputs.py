@@ -19,6 +19,9 @@ from rich.console import Console
 from rich.text import Text
 
 from worker.errors import UsageError
+from worker.observe.render import LOG
+from worker.text import escaped
+from worker.writing import Guarded, flaw, is_descriptor
 
 _FILE_CHUNK = 1 << 20
 _FILE_MODE = 0o640  # identities stand in it
@@ -49,27 +52,70 @@ class Descriptor:
 
 
 class LogFile(Descriptor):
-    """A log file by its path: appended to, reopened after a rotation."""
+    """A log file by its path: appended to if it is ours, reopened after a rotation."""
 
-    def __init__(self, path: str) -> None:
-        """Open it; raises UsageError when it cannot be written."""
+    def __init__(self, path: str, guarded: Guarded | None = None) -> None:
+        """Open it; raises UsageError when it cannot be written, or is not ours to write."""
         self._path = path
+        self._guarded = guarded or Guarded()
+        self._instead: Descriptor | Stream | None = None  # while another file has the name
         try:
-            fd = _open(path)
+            fd, problem = self._opened()
         except (OSError, ValueError) as error:
             said = error.strerror if isinstance(error, OSError) else str(error)
             raise UsageError(f"log.file: cannot write {path}: {said}") from None
+        if problem is not None:
+            os.close(fd)
+            raise UsageError(f"log.file: {path} {problem}: give another path, or move it away")
         super().__init__(fd)
         self._torn = _ends_torn(path)
 
+    def write(self, data: bytes) -> int:
+        return super().write(data) if self._instead is None else self._instead.write(data)
+
     def reopen(self) -> None:
+        """Open what has the name now; a file that is not ours is left alone."""
         try:
-            fd = _open(self._path)
+            fd, problem = self._opened()
         except OSError:
             return  # the renamed file still takes lines; losing them would be worse
-        self.close()
+        if problem is not None:
+            os.close(fd)
+            self._go_to_stderr(problem)
+            return
+        super().close()
         self._fd = fd
         self._torn = _ends_torn(self._path)
+        if self._instead is not None:
+            self._instead.close()
+            self._instead = None
+
+    def close(self) -> None:
+        super().close()
+        if self._instead is not None:
+            self._instead.close()
+
+    def _go_to_stderr(self, problem: str) -> None:
+        if self._instead is None:
+            self._instead = standard_error(None)
+            said = f"log.file: {self._path} {problem}: it is left alone, and the log goes on here"
+            self._instead.write(escaped(said).encode("utf-8", "replace") + b"\n")
+
+    def _opened(self) -> tuple[int, str | None]:
+        """A descriptor of the file, and why it may not be written."""
+        fd = _open(self._path)
+        try:
+            return fd, self._problem(stat.S_IFMT(os.fstat(fd).st_mode))
+        except OSError:
+            os.close(fd)
+            raise
+
+    def _problem(self, kind: int) -> str | None:
+        if _is_stderr(self._path):  # by its name: where the log goes without a file
+            return None
+        if kind == stat.S_IFREG:
+            return flaw(self._path, LOG, self._guarded)
+        return "is a disk" if kind == stat.S_IFBLK else None
 
 
 class Terminal:
@@ -147,6 +193,13 @@ def standard_error(stream: TextIO | None) -> Descriptor | Stream:
         return Descriptor(os.dup((stream or _no_stream()).fileno()))
     except (OSError, ValueError, UnsupportedOperation):
         return Stream(stream)
+
+
+def _is_stderr(path: str) -> bool:
+    try:
+        return sys.stderr is not None and is_descriptor(path, sys.stderr.fileno())
+    except (OSError, ValueError, UnsupportedOperation):
+        return False
 
 
 def _no_stream() -> TextIO:

@@ -7,6 +7,7 @@ renderer never raises: a value it cannot write becomes the name of its type.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, MutableMapping
 from functools import lru_cache
 from typing import Any
@@ -17,6 +18,7 @@ from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter
 from worker.clock import Clock, rfc3339
 from worker.model import Secret
 from worker.text import escaped, escaped_json
+from worker.writing import Form
 
 _DAY_MS = 86_400_000
 _DEPTH = 8  # how deep a value is followed that is not plain JSON
@@ -47,6 +49,13 @@ def _day(days: int) -> str:
 
 
 # ---------------------------------------------------------------- JSON
+
+
+#: A file that holds such lines.
+LOG = Form(
+    "a log of ours",
+    re.compile(rb'\{"timestamp":"[^"]{20,40}","level":"[a-z]+","event":"[a-z_.]+"[,}]'),
+)
 
 
 class JsonLines:
