@@ -8,7 +8,7 @@ name ends in `_ms`; a moment named `*_at` or `*_ms` is Unix time in milliseconds
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from msgspec import Struct
 
@@ -158,6 +158,29 @@ class Ambiguous(Struct, frozen=True):
 Evidence = NotSent | Refused | Answered | Ambiguous
 
 
+AGREE_MS: Final = 2_000  # clocks that differ by no more are taken for one
+MOST_APART_MS: Final = 26 * 3600 * 1000  # of a difference that counts; docs/faults.md, row 96
+
+
+class Moment(Struct, frozen=True):
+    """A moment by the gateway's clock, and how far ages may be told by it.
+
+    Date headers, createTime and the local clock may come from three clocks.
+    """
+
+    earliest_ms: int  # it read no less then, Unix ms; 0: not known
+    latest_ms: int  # and no more
+    apart_ms: int = AGREE_MS  # the greatest difference of the three that the run saw, 2 s to 26 h
+
+    def precedes(self, created_ms: int | None) -> bool:
+        """Whether a command with this createTime is certainly younger than the moment.
+
+        Never where the clocks differ: then no command is known to be new.
+        """
+        agree = self.apart_ms <= AGREE_MS
+        return agree and created_ms is not None and created_ms > self.latest_ms + AGREE_MS
+
+
 class Page(Struct, frozen=True):
     """One page of a command search, newest first."""
 
@@ -222,19 +245,33 @@ class Identity(Struct, frozen=True, gc=False):
     deviceKey: str | None = None
     assetId: str | None = None
 
-    def completed_by(self, told: Named) -> Identity:
-        """What is missing, filled in; a word about another device changes nothing.
+    def completed_by(self, named: Named) -> Identity:
+        """What is missing, filled in from names that do not contradict these."""
+        return self.joined(named) or self
+
+    def joined(self, named: Named) -> Identity | None:
+        """Both together; None when they name two devices.
 
         The two keys come together or not at all: one of them names no device.
         """
-        pair, other = (self.productKey, self.deviceKey), (told.productKey, told.deviceKey)
+        pair, other = (self.productKey, self.deviceKey), (named.productKey, named.deviceKey)
         if None not in pair and None not in other and pair != other:
-            return self
-        if None not in (self.assetId, told.assetId) and self.assetId != told.assetId:
-            return self
+            return None
+        if None not in (self.assetId, named.assetId) and self.assetId != named.assetId:
+            return None
         if None in pair and None not in other:
             pair = other
-        return Identity(*pair, self.assetId or told.assetId)
+        return Identity(*pair, self.assetId or named.assetId)
+
+
+UNNAMED = Identity()  # replies named no device
+
+
+def spelled(device: Device) -> Identity:
+    """A device as the plan names it."""
+    if isinstance(device, AssetId):
+        return Identity(assetId=device.assetId)
+    return Identity(device.productKey, device.deviceKey)
 
 
 class Outcome(Struct, frozen=True, gc=False):
@@ -243,7 +280,7 @@ class Outcome(Struct, frozen=True, gc=False):
     target: Target
     kind: OutcomeKind
     commands: tuple[CommandResult, ...] = ()
-    identity: Identity = Identity()  # what replies told of the device
+    told: Identity = UNNAMED  # what replies named; never used to send
     cause: str | None = None
     attempts: int = 0  # cancel calls sent or tried, over all calls of the target
     tainted: bool = False  # an attempt was ambiguous
@@ -352,6 +389,7 @@ class ReportRow(Struct, frozen=True):
     source: str
     scope: Scope
     commands: tuple[CommandResult, ...] = ()
+    told: Identity = UNNAMED  # what replies named; productKey, deviceKey, assetId are the job's
 
     @property
     def commandIds(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from worker.model import (
     CancelOne,
     DeviceKey,
     Evidence,
+    Moment,
     NotSent,
     Page,
     Refused,
@@ -31,6 +32,7 @@ from worker.model import (
 
 DEVICE = DeviceKey("pk 1", "a&b+c")
 ALL = CancelAll(DEVICE, "o1")
+SPELLED = {"productKey": DEVICE.productKey, "deviceKey": DEVICE.deviceKey}
 DENIED = Reply(sent=True, status=401)
 
 
@@ -229,6 +231,11 @@ def dated(text: str, **members: int) -> Reply:
     return ok({"date": text}, **members, data=[])
 
 
+def latest(world: World) -> int:
+    """The latest that the gateway's clock can read now."""
+    return world.client.moment(world.clock.monotonic()).latest_ms
+
+
 WALL = 1_700_000_000_000  # Tue, 14 Nov 2023 22:13:20 GMT
 MONO = 10_000
 
@@ -236,14 +243,13 @@ MONO = 10_000
 async def test_skew_is_bounded_by_one_reply() -> None:
     """The Date was true at some moment between sending and receiving, and is cut to seconds."""
     world = await World(dated("Tue, 14 Nov 2023 22:13:20 GMT", code=0)).authorized()
-    assert world.client.skew() is None
-    assert world.client.gateway_ms() == WALL
+    assert latest(world) == WALL
     world.transport.takes_ms = 300
     await world.client.cancel(ALL)
-    assert world.client.skew() == SkewBounds(WALL - MONO - 300, WALL - MONO + 1_000)
-    assert world.client.gateway_ms() == WALL + 1_301
+    assert world.client.skew.bounds == SkewBounds(WALL - MONO - 300, WALL - MONO + 1_000)
+    assert latest(world) == WALL + 1_301
     world.clock.pass_ms(5_000)
-    assert world.client.gateway_ms() == WALL + 6_301
+    assert latest(world) == WALL + 6_301
 
 
 async def test_skew_is_narrowed_by_more_replies() -> None:
@@ -256,10 +262,10 @@ async def test_skew_is_narrowed_by_more_replies() -> None:
     await world.client.cancel(ALL)
     world.clock.pass_ms(900)
     await world.client.cancel(ALL)
-    assert world.client.skew() == SkewBounds(WALL - MONO, WALL - MONO + 100)
+    assert world.client.skew.bounds == SkewBounds(WALL - MONO, WALL - MONO + 100)
     await world.client.cancel(ALL)
     hour = WALL + 3_600_000
-    assert world.client.skew() == SkewBounds(hour - MONO - 900, hour - MONO + 100)
+    assert world.client.skew.bounds == SkewBounds(hour - MONO - 900, hour - MONO + 100)
 
 
 @pytest.mark.parametrize("date", ["", "today", "Tue, 14 Nov 2023 22:13:20"])
@@ -267,7 +273,63 @@ async def test_a_date_that_is_none(date: str) -> None:
     """What cannot be read says nothing."""
     world = await World(dated(date, code=0)).authorized()
     await world.client.cancel(ALL)
-    assert world.client.skew() is None
+    assert world.client.skew.bounds is None
+
+
+@pytest.mark.parametrize(
+    ("date", "takes_ms", "apart_ms"),
+    [
+        ("Tue, 14 Nov 2023 22:13:20 GMT", 300, 2_000),
+        ("Tue, 14 Nov 2023 22:13:22 GMT", 0, 2_000),
+        ("Tue, 14 Nov 2023 22:13:23 GMT", 0, 3_000),
+        ("Tue, 14 Nov 2023 22:13:17 GMT", 0, 2_000),  # it may have been 22:13:17.999
+        ("Tue, 14 Nov 2023 22:13:16 GMT", 0, 3_000),
+        ("Tue, 14 Nov 2023 22:13:23 GMT", 5_000, 2_000),  # written at any moment of the 5 s
+        ("Tue, 14 Nov 2023 22:33:20 GMT", 0, 1_200_000),
+        ("Thu, 16 Nov 2023 22:13:20 GMT", 0, 26 * 3_600_000),  # and no further
+    ],
+)
+async def test_how_far_date_and_the_local_clock_differ(
+    date: str, takes_ms: int, apart_ms: int
+) -> None:
+    """Row 96: the least that explains the reply, 2 s to 26 h in whole seconds; told as it grows."""
+    world = await World(dated(date, code=0)).authorized()
+    heard: list[int] = []
+    world.client.skew.on_apart = heard.append
+    world.transport.takes_ms = takes_ms
+    for _ in range(2):
+        await world.client.cancel(ALL)
+    assert world.client.skew.apart_ms == apart_ms
+    assert heard == ([apart_ms] if apart_ms > 2_000 else [])
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "apart_ms"), [(-600_000, 2_000), (2_000, 2_000), (2_001, 3_000), (60_000, 60_000)]
+)
+async def test_how_far_a_create_time_is_ahead(ahead_ms: int, apart_ms: int) -> None:
+    """Row 96: of the Date of its own reply, in a cancel and in a search."""
+    row = {"commandId": "1", "createTime": WALL + ahead_ms, **SPELLED}
+    page = {"pageNo": 1, "pageSize": 50, "totalSize": 1}
+    date = {"date": "Tue, 14 Nov 2023 22:13:20 GMT"}
+    for search in (False, True):
+        reply = ok(date, code=0, data=[row], pagination=page)
+        world = await World(reply).authorized()
+        if search:
+            await world.client.search(DEVICE, "o1", 1, 1)
+        else:
+            await world.client.cancel(ALL)
+        assert world.client.skew.apart_ms == apart_ms
+
+
+async def test_a_difference_that_an_earlier_process_saw() -> None:
+    """Row 96: it is kept with the run, and holds for its moments from the beginning."""
+    world = await World().authorized()
+    world.client.skew.known_apart(8_000)
+    moment = world.client.moment(world.clock.monotonic())
+    assert moment == Moment(0, WALL, 8_000)
+    assert not moment.precedes(WALL + 3_600_000)
+    assert Moment(0, WALL).precedes(WALL + 2_001)
+    assert not Moment(0, WALL).precedes(WALL + 2_000)
 
 
 async def test_the_gateway_does_not_sleep_with_the_machine() -> None:
@@ -275,9 +337,9 @@ async def test_the_gateway_does_not_sleep_with_the_machine() -> None:
     world = await World(dated("Tue, 14 Nov 2023 22:13:20 GMT", code=0)).authorized()
     await world.client.cancel(ALL)
     world.clock.wall += 600_000
-    assert world.client.gateway_ms() == WALL + 601_001
+    assert latest(world) == WALL + 601_001
     world.clock.wall -= 1_200_000
-    assert world.client.gateway_ms() == WALL + 1_001
+    assert latest(world) == WALL + 1_001
 
 
 @pytest.mark.parametrize(

@@ -228,12 +228,11 @@ def test_another_device(change: dict[str, Any]) -> None:
         (AssetId("a1"), {"assetId": "a1", "productKey": "x", "deviceKey": "y"}, None, ()),
         (AssetId("a1"), {"assetId": "a2"}, "other_device", ()),
         (AssetId("a1"), {"assetId": "a1", "orgId": "o2"}, "other_device", ()),
-        (AssetId("a1"), {"productKey": "x"}, None, ("identity_missing",)),
         (AssetId("a1"), {"assetId": None}, None, ("identity_missing",)),
         (AssetId("a1"), {"assetId": ""}, None, ("identity_missing",)),
         (AssetId("a1"), {"assetId": [1]}, None, ("identity_missing",)),
         (DEVICE, {}, None, ("identity_missing",)),
-        (DEVICE, {"assetId": "a9", "orgId": "o1"}, None, ("identity_missing",)),
+        (DEVICE, {"orgId": "o1"}, None, ("identity_missing",)),
         (DEVICE, {"productKey": "pk1"}, None, ()),
         (DeviceKey("pk1", "5349"), {"productKey": "pk1", "deviceKey": 5349}, None, ()),
     ],
@@ -245,6 +244,56 @@ def test_whose_it_is(
     answer = read_cancel(CancelAll(device, "o1"), got(body(data=[{"commandId": "1", **struct}])))
     assert isinstance(answer, Answered)
     assert (answer.anomaly, answer.warnings) == (anomaly, warnings)
+
+
+@pytest.mark.parametrize(
+    ("device", "named", "message"),
+    [
+        (
+            AssetId("a1"),
+            {"productKey": "x", "deviceKey": "y"},
+            "the reply's rows name productKey and deviceKey, and not the assetId asked for",
+        ),
+        (
+            AssetId("a1"),
+            {"deviceKey": "y", "orgId": "o1"},
+            "the reply's rows name productKey and deviceKey, and not the assetId asked for",
+        ),
+        (
+            DEVICE,
+            {"assetId": "a9"},
+            "the reply's rows name an assetId, and not the productKey and deviceKey asked for",
+        ),
+    ],
+)
+def test_the_other_spelling_alone(
+    device: AssetId | DeviceKey, named: dict[str, str], message: str
+) -> None:
+    """Row 95: never taken for the device; what is named as it was asked for is certain."""
+    asked: dict[str, Any] = {"deviceKey": "dk1"}
+    if isinstance(device, AssetId):
+        asked = {"assetId": "a1"}
+    data = [{"commandId": "1", **named}, {"commandId": "2", **asked}]
+    whole = CancelAll(device, "o1")
+    assert read_cancel(whole, got(body(data=data, requestId="r1"))) == Ambiguous(
+        "other_spelling", 200, 0, (Command("2", **asked),), None, message, "r1"
+    )
+    page = {"pageNo": 1, "pageSize": 50, "totalSize": 2}
+    searched = got(body(data=data, requestId="r1", pagination=page))
+    assert read_search(device, "o1", 1, 1, searched) == Ambiguous(
+        "other_spelling", 200, 0, (), None, message, "r1"
+    )
+
+
+def test_more_commands_than_any_cache_holds() -> None:
+    """Row 108: all of them are recorded; more than 1,000 break the contract."""
+    many = [own(commandId=str(number)) for number in range(1_001)]
+    answer = read_cancel(ALL, got(body(data=many)))
+    assert isinstance(answer, Answered)
+    assert (len(answer.commands), answer.anomaly) == (1_001, "too_many_commands")
+    answer = read_cancel(ALL, got(body(data=many[:1_000])))
+    assert isinstance(answer, Answered)
+    assert (len(answer.commands), answer.anomaly, answer.warnings) == (1_000, None, ("over_50",))
 
 
 @pytest.mark.parametrize("ids", [["9"], ["2278935391225618432", "9"]])

@@ -109,7 +109,7 @@ def outcome(
         target=target,
         kind=OutcomeKind(kind),
         commands=tuple(told(commandId) for commandId in ids),
-        identity=identity or Identity(),
+        told=identity or Identity(),
         attempts=1,
         evidence="response",
         http_status=200,

@@ -29,7 +29,7 @@ def kinds(store: Store) -> list[tuple[str, str | None, int]]:
 
 
 def test_a_settled_row(temporary: Store) -> None:
-    """Everything the outcome said, the identity as spelled and completed by what was told."""
+    """Everything the outcome said, the device as spelled, and beside it what replies named."""
     plan(temporary, ["d0", "@x"])
     claim(temporary, 2)
     record(
@@ -39,8 +39,9 @@ def test_a_settled_row(temporary: Store) -> None:
     )
     assert list(temporary.rows("r1")) == [
         ReportRow(
-            0, "o1", "p", "d0", "a0", OutcomeKind.CANCELLED, None, 1, "response", 200, 0, "ok",
+            0, "o1", "p", "d0", None, OutcomeKind.CANCELLED, None, 1, "response", 200, 0, "ok",
             "req-1", 12, "a.yaml:1", AllCached(), (told("1"),),
+            Identity("p", "d0", "a0"),
         ),
         ReportRow(
             1, "o1", None, None, "x", OutcomeKind.FAILED, "http_500", 1, None, 500, 99500, None,
@@ -49,14 +50,14 @@ def test_a_settled_row(temporary: Store) -> None:
     ]  # fmt: skip
 
 
-def test_identity_from_commands(temporary: Store) -> None:
-    """A command's own words complete an identity; half a key pair does not."""
+def test_names_from_commands(temporary: Store) -> None:
+    """What the rows of commands name is told, not spelled; half a key pair names nothing."""
     plan(temporary, ["@x", "@y"])
     claim(temporary, 2)
     whole, half = told("1", productKey="p", deviceKey="k"), told("2", deviceKey="k")
     record(temporary, Entry(0, 1, (whole,), None), Entry(1, 1, (half,), None))
-    found = [(r.productKey, r.deviceKey, r.assetId) for r in temporary.rows("r1")]
-    assert found == [("p", "k", "x"), (None, None, "y")]
+    found = [(r.productKey, r.deviceKey, r.assetId, r.told) for r in temporary.rows("r1")]
+    assert found == [(None, None, "x", Identity("p", "k")), (None, None, "y", Identity())]
 
 
 def test_identity_of_another_device(temporary: Store) -> None:
@@ -66,6 +67,7 @@ def test_identity_of_another_device(temporary: Store) -> None:
     record(temporary, outcome(0, "anomalous", "1", identity=Identity("p", "else", "a9")))
     [row] = temporary.rows("r1")
     assert (row.productKey, row.deviceKey, row.assetId) == ("p", "d0", None)
+    assert row.told == Identity("p", "else", "a9")
 
 
 def test_listed(temporary: Store) -> None:

@@ -20,7 +20,7 @@ from tests.ledger.plans import (
 from worker.errors import LedgerError
 from worker.ledger.entry import Claim, ClaimedTarget, DoubtMark, Entry, Granted
 from worker.ledger.store import Store
-from worker.model import AllCached, Command, CommandResult, DeviceKey, OutcomeKind, Target
+from worker.model import AllCached, Command, CommandResult, DeviceKey, Identity, OutcomeKind, Target
 
 FULL = CommandResult(
     Command(
@@ -77,7 +77,7 @@ def test_list_tells_the_past(temporary: Store) -> None:
     target = Target(1, DeviceKey("p", "d1"), "o1", AllCached(), "a.yaml:2")
     doubt = DoubtMark(10, 30, 1, "disconnected")
     got = claim(temporary, pass_no=2, members=(2, 1))
-    assert got[0] == ClaimedTarget(target, 2, (FULL,), doubt)
+    assert got[0] == ClaimedTarget(target, 2, (FULL,), doubt, Identity("p", "d0", "a0"))
     assert (got[1].target.ordinal, got[1].commands, got[1].doubt) == (2, (), None)
 
 

@@ -101,7 +101,7 @@ def tell(
 ) -> None:
     """What a commit made durable, commands first."""
     for target, identity, result in commands:
-        known = Outcome(target, OutcomeKind.NOTHING_CACHED, identity=identity)
+        known = Outcome(target, OutcomeKind.NOTHING_CACHED, told=identity)
         log.committed(target, [result], None if identity == Identity() else known)
     for settled in outcomes:
         log.committed(settled.target, [], settled)
@@ -115,7 +115,7 @@ def test_a_commit_says_what_was_cancelled_and_then_what_was_settled() -> None:
     settled = outcome(
         OutcomeKind.CANCELLED,
         commands=(RESULT, unknown),
-        identity=Identity(assetId="a1"),
+        told=Identity(assetId="a1"),
         attempts=2,
         http_status=200,
         code=0,
@@ -339,7 +339,7 @@ def test_whatever_a_gateway_says_stays_in_its_field(text: str, number: int) -> N
     command = Command(text, text, text, text, text, number, number, text)
     told = CommandResult(command, "cancelled", "search", text, 1)
     identity = Identity(text, text, text)
-    settled = outcome(OutcomeKind.ANOMALOUS, commands=(told,), identity=identity, requestId=text)
+    settled = outcome(OutcomeKind.ANOMALOUS, commands=(told,), told=identity, requestId=text)
     log.committed(TARGET, [told], settled)
     assert [line["event"] for line in said(kept)] == ["command.cancelled", "target.settled"]
     assert all(line.count(b"\n") == 1 for line in kept.lines)

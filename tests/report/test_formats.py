@@ -69,7 +69,7 @@ FIRST_ROW = {
     "orgId": "o1",
     "productKey": "bXuuAiku",
     "deviceKey": "=1+1",
-    "assetId": "oxWwM9i5",
+    "assetId": None,
     "outcome": "cancelled",
     "cause": None,
     "commandIds": ["2278935391225618432"],
@@ -93,6 +93,9 @@ FIRST_ROW = {
             "state": 2,
         }
     ],
+    "told_productKey": "bXuuAiku",
+    "told_deviceKey": "=1+1",
+    "told_assetId": "oxWwM9i5",
 }
 
 
@@ -140,7 +143,7 @@ def test_ndjson_is_one_row_a_line_with_its_commands(rows: list[ReportRow]) -> No
     """Keys, order, arrays, numbers and nulls are as promised."""
     lines = written(lambda out: write_ndjson(rows, out)).splitlines()
     assert ordered(json.loads(lines[0])) == ordered(FIRST_ROW)
-    assert [json.loads(line)["assetId"] for line in lines] == ["oxWwM9i5", 'a "b", c', None]
+    assert [json.loads(line)["assetId"] for line in lines] == [None, 'a "b", c', None]
 
 
 def test_json_is_the_document_with_rows(record: RunRecord, rows: list[ReportRow]) -> None:
@@ -171,12 +174,13 @@ def test_csv_is_exact(rows: list[ReportRow]) -> None:
     """Header, LF, empty for null, quotes only where they are needed."""
     assert written(lambda out: write_csv(rows, out)) == (
         b"orgId,productKey,deviceKey,assetId,outcome,cause,commandIds,attempts,evidence,"
-        b"http_status,code,message,requestId,duration_ms,source\n"
-        b"o1,bXuuAiku,=1+1,oxWwM9i5,cancelled,,2278935391225618432,1,response,200,0,,req-7,41,"
-        b"jobs/a.yaml:9\n"
+        b"http_status,code,message,requestId,duration_ms,source,told_productKey,told_deviceKey,"
+        b"told_assetId\n"
+        b"o1,bXuuAiku,=1+1,,cancelled,,2278935391225618432,1,response,200,0,,req-7,41,"
+        b"jobs/a.yaml:9,bXuuAiku,'=1+1,oxWwM9i5\n"
         b'o1,,,"a ""b"", c",unknown,disconnected,,2,,,,"line one\rline two\nline three",,30000,'
-        b"fleet.csv:3\n"
-        + "o1,012345,+-@设备 1,,not_attempted,aborted,,0,,,,,,,fleet.csv:4\n".encode()
+        b"fleet.csv:3,,,\n"
+        + "o1,012345,+-@设备 1,,not_attempted,aborted,,0,,,,,,,fleet.csv:4,,,\n".encode()
     )
     assert written(lambda out: write_csv([], out)).decode() == ",".join(COLUMNS) + "\n"
 
@@ -241,10 +245,11 @@ def test_restore_has_what_is_needed_to_issue_a_command_again(
     lines = written(lambda out: write_restore(record.run_id, rows, created + now, out))
     assert lines == (
         b'{"schema_version":1,"orgId":"o1","productKey":"bXuuAiku","deviceKey":"=1+1",'
-        b'"assetId":"oxWwM9i5","commandId":"2278935391225618432","name":"reboot","type":2,'
+        b'"assetId":null,"commandId":"2278935391225618432","name":"reboot","type":2,'
         b'"tslIdentifier":"reboot","inputData":{"delay":1.10,"n":12345678901234567890},'
         b'"timeout":30,"pendingTtl":172800,"remaining_ttl":%d,'
-        b'"created_at":"2026-11-22T02:05:00.123Z","cancelled_by":"20261122T020500Z-k3f9ab"}\n' % ttl
+        b'"created_at":"2026-11-22T02:05:00.123Z","cancelled_by":"20261122T020500Z-k3f9ab",'
+        b'"told_productKey":"bXuuAiku","told_deviceKey":"=1+1","told_assetId":"oxWwM9i5"}\n' % ttl
     )
 
 

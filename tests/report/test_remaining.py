@@ -16,6 +16,7 @@ from worker.model import (
     AllCached,
     Command,
     CommandResult,
+    Identity,
     Listed,
     OutcomeKind,
     ReportRow,
@@ -93,14 +94,12 @@ def test_a_listed_target_without_open_commands_does_not_remain(
 
 
 def test_both_identities_are_never_written(rows: list[ReportRow]) -> None:
-    """A reply may have told the other one; the job format takes one of the two."""
-    row = msgspec.structs.replace(rows[0], outcome=OutcomeKind.UNKNOWN)
-    (line,) = inventory([row])
-    assert {key for key in line if key.endswith(("Key", "Id"))} == {
-        "orgId",
-        "productKey",
-        "deviceKey",
-    }
+    """Row 94: a device remains as the job spelled it, whatever replies named it."""
+    told = Identity("bXuuAiku", "somebody_else", "oxWwM9i5")
+    row = msgspec.structs.replace(rows[1], scope=AllCached(), told=told)
+    assert inventory([row]) == [{"orgId": "o1", "assetId": 'a "b", c'}]
+    row = msgspec.structs.replace(rows[0], outcome=OutcomeKind.UNKNOWN, told=told)
+    assert inventory([row]) == [{"orgId": "o1", "productKey": "bXuuAiku", "deviceKey": "=1+1"}]
 
 
 def test_the_job_keeps_scope_and_limits(record: RunRecord) -> None:

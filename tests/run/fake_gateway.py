@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from worker.clock import Clock
 from worker.model import (
+    AGREE_MS,
     Ambiguous,
     Answered,
     CancelCall,
@@ -23,6 +24,8 @@ from worker.model import (
     Command,
     Device,
     Evidence,
+    Identity,
+    Moment,
     NotSent,
     Page,
     Refused,
@@ -155,12 +158,14 @@ class FakeGateway:
         self._lag = lag
         self._skew_ms = skew_ms  # the gateway's clock is ahead of ours
         self._has_seen_date = False
+        self.apart_ms = AGREE_MS  # the greatest difference of clocks that replies showed
         self.devices: dict[Device, list[Cached]] = defaultdict(list)
         self.cancels: dict[Device, list[Fate]] = {}  # scripts, consumed from the front
         self.searches: dict[Device, list[Fate]] = {}
         self.tokens: list[NotSent] = []  # what the next authorizations come to
         self.every_cancel: Callable[[], Fate] = lambda: OK  # behind a script's end
         self.every_search: Callable[[], Fate] = lambda: OK
+        self.names: dict[Device, list[Identity]] = {}  # of the next rows about a device
         self.log: list[Sent] = []
         self.fetched = 0  # tokens
         self._stale = False
@@ -257,16 +262,17 @@ class FakeGateway:
             key=lambda c: c.created_ms,
             reverse=True,
         )
-        rows = tuple(_told(c, state) for c in shown[PAGE * (page - 1) : PAGE * page])
+        rows = tuple(self._told(device, c, state) for c in shown[PAGE * (page - 1) : PAGE * page])
         return Page(rows, len(shown), requestId)
 
     def gateway_ms(self) -> int:
         """Right once a reply carried a Date; until then our own clock is all there is."""
         return self._now_ms() if self._has_seen_date else self._clock.wall_ms()
 
-    def earliest_ms(self) -> int:
-        """As exact."""
-        return self.gateway_ms()
+    def moment(self, at: float) -> Moment:
+        """As exact as the clock that is known, and never trusted further than `apart_ms`."""
+        at_ms = self.gateway_ms() - int((self._clock.monotonic() - at) * 1000)
+        return Moment(at_ms, at_ms, self.apart_ms)
 
     # ---- how it works
 
@@ -301,7 +307,19 @@ class FakeGateway:
         ]
         for command in taken:
             command.cancelled_at, command.ours = now, True
-        return tuple(_told(command, 1) for command in taken)
+        return tuple(self._told(device, command, 1) for command in taken)
+
+    def _told(self, device: Device, command: Cached, state: int) -> Command:
+        scripted = self.names.get(device)
+        who = scripted.pop(0) if scripted else Identity()
+        return Command(
+            command.commandId,
+            productKey=who.productKey,
+            deviceKey=who.deviceKey,
+            assetId=who.assetId,
+            created_ms=command.created_ms,
+            state=state,
+        )
 
     def _now_ms(self) -> int:
         return self._clock.wall_ms() + self._skew_ms
@@ -310,7 +328,3 @@ class FakeGateway:
 def _next(scripts: dict[Device, list[Fate]], device: Device, otherwise: Callable[[], Fate]) -> Fate:
     script = scripts.get(device)
     return script.pop(0) if script else otherwise()
-
-
-def _told(command: Cached, state: int) -> Command:
-    return Command(command.commandId, created_ms=command.created_ms, state=state)

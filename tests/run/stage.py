@@ -15,7 +15,7 @@ from tests.simulation.clock import VirtualClock
 from worker.ledger.entry import NewRun
 from worker.ledger.store import Store
 from worker.ledger.writer import Writer
-from worker.model import Device, DeviceKey, Identity, OutcomeKind, ReportRow, Stop, Target
+from worker.model import Device, DeviceKey, OutcomeKind, ReportRow, Stop, Target
 from worker.run.reconcile import LookupRules
 from worker.run.record import Recorder
 from worker.run.retry import RetryRules
@@ -205,7 +205,7 @@ def subject_of(row: ReportRow) -> Subject:
     assert row.deviceKey is not None
     key = DeviceKey(row.productKey, row.deviceKey)
     target = Target(row.ordinal, key, row.orgId, row.scope, row.source)
-    return Subject(target, Identity(row.productKey, row.deviceKey))
+    return Subject(target, row.told)
 
 
 def rules(**changed: object) -> Rules:

@@ -10,6 +10,7 @@ from tests.run.rig import asset, listed, whole
 from worker.model import (
     Ambiguous,
     Answered,
+    AssetId,
     CancelAll,
     CancelOne,
     Command,
@@ -193,7 +194,7 @@ def test_whole_outcome_of_an_answer() -> None:
         target=whole(),
         kind=K.CANCELLED,
         commands=(CommandResult(told, "cancelled", "response", "r9", 1),),
-        identity=Identity("p", "d0", "a0"),
+        told=Identity("p", "d0", "a0"),
         attempts=1,
         evidence="response",
         http_status=200,
@@ -326,12 +327,14 @@ def test_moments_of_sending_only_widen() -> None:
     assert told == (3.0, 5.0, 500, 1500)
 
 
-def test_identity_is_filled_once() -> None:
-    """As spelled first, then as the first reply about this device says."""
+def test_what_replies_name_is_kept_beside_the_spelling() -> None:
+    """Filled in by each reply; half a name is none; two devices for one target are noticed (94)."""
     case = Case(asset(0), 0, 0.0)
-    case.meet(Command("1", productKey="p"))  # half a name is none
-    case.meet(Command("2", productKey="p", deviceKey="d", assetId="other"))  # another device
-    assert case.identity == Identity(assetId="a0")
-    case.meet(Command("3", productKey="p", deviceKey="d"))
+    case.meet(Command("1", productKey="p"))
+    assert (case.told, case.names_differ) == (Identity(), False)
+    case.meet(Command("2", productKey="p", deviceKey="d"))
+    case.meet(Command("3", assetId="a0"))
+    assert (case.told, case.names_differ) == (Identity("p", "d", "a0"), False)
     case.meet(Command("4", productKey="q", deviceKey="e", assetId="a0"))
-    assert case.identity == Identity("p", "d", "a0")
+    assert (case.told, case.names_differ) == (Identity("p", "d", "a0"), True)
+    assert case.target.device == AssetId("a0")

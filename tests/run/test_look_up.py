@@ -24,7 +24,7 @@ from tests.run.fake_gateway import (
 from tests.run.one_target import DENIED, SPENT, D, doubtful, ended, results, seeded, told
 from tests.run.rig import Rig, listed
 from tests.simulation.clock import VirtualClock
-from worker.model import Command, CommandResult, OutcomeKind
+from worker.model import AGREE_MS, Ambiguous, Command, CommandResult, Identity, OutcomeKind
 from worker.run.reconcile import LookupRules
 
 K = OutcomeKind
@@ -194,11 +194,68 @@ async def test_on_record_elsewhere_is_not_ours() -> None:
 
 async def test_younger_commands_never_block() -> None:
     """A command cached after the send leaves the target settled, and itself cached (row 81)."""
-    rig = seeded("1")
-    rig.gateway.cache_later(D, "9", 1.0)
+    rig = seeded("1", lookup=LookupRules(wait=5.0))
+    rig.gateway.cache_later(D, "9", 3.0)
     outcome = await ended(rig, lost())
     assert told(outcome)[::2] == (K.CANCELLED, ["1"])
     assert rig.gateway.cancelled(D) == {"1"}
+
+
+async def test_clocks_may_be_two_seconds_apart() -> None:
+    """Cached 1 s after the last send is not certainly younger: it is called again (row 96)."""
+    rig = seeded("1")
+    rig.gateway.cache_later(D, "9", 1.0)
+    outcome = await ended(rig, lost())
+    assert told(outcome)[::2] == (K.CANCELLED, ["1", "9"])
+
+
+async def test_nothing_is_new_once_clocks_differ() -> None:
+    """Row 96: what was cached since counts as still cached; repeated, and never nothing_cached."""
+    rig = Rig(lookup=LookupRules(wait=5.0), retry=SPENT)
+    rig.gateway.apart_ms = 3_000
+    rig.gateway.cache_later(D, "9", 3.0)
+    assert told(await ended(rig, lost())) == (K.FAILED, "disconnected", [], "search")
+    rig = Rig(lookup=LookupRules(wait=5.0))
+    rig.gateway.apart_ms = 3_000
+    rig.gateway.cache_later(D, "9", 3.0)
+    assert told(await ended(rig, lost()))[::2] == (K.CANCELLED, ["9"])
+
+
+async def test_a_search_reaches_back_by_the_difference_of_the_clocks() -> None:
+    """Row 96: cancelled by us, cached 50 h ago by a clock that is 2 h behind: found."""
+    for apart_ms, kind in ((2 * 3_600_000, K.CANCELLED), (AGREE_MS, K.NOTHING_CACHED)):
+        rig = Rig()
+        rig.gateway.apart_ms = apart_ms
+        rig.gateway.seed(D, "1", age=50 * 3600.0)
+        rig.gateway.devices[D][0].cancelled_at = 0.0
+        assert (await ended(rig, lost())).kind is kind
+
+
+async def test_rows_in_the_other_spelling_settle_nothing() -> None:
+    """Row 95: such a page is no look-up, so that the target is unknown."""
+    rig = seeded("1")
+    rig.gateway.every_search = lambda: Fate(said=Ambiguous("other_spelling", 200))
+    assert told(await ended(rig, lost())) == (K.UNKNOWN, "other_spelling", [], None)
+
+
+async def test_a_look_up_that_names_another_device() -> None:
+    """Row 94: two replies name a target in two ways: anomalous, and the run stops."""
+    rig = seeded("1")
+    rig.gateway.names[D] = [Identity(assetId="a1"), Identity(assetId="a2")]
+    outcome = await ended(rig, partial(1))
+    assert told(outcome)[:3] == (K.ANOMALOUS, "other_names", ["1"])
+    assert outcome.told == Identity(assetId="a1")
+    assert rig.switch.stop is not None
+    assert rig.switch.stop.rule == "anomaly"
+
+
+async def test_one_reply_that_names_two_devices() -> None:
+    """Row 94, within one reply."""
+    rig = seeded("1", "2")
+    rig.gateway.names[D] = [Identity(assetId="a1"), Identity(assetId="a2")]
+    outcome = await ended(rig)
+    assert told(outcome)[:3] == (K.ANOMALOUS, "other_names", ["1", "2"])
+    assert rig.switch.stop is not None
 
 
 async def test_cached_while_the_reply_is_awaited_is_younger() -> None:
@@ -206,7 +263,7 @@ async def test_cached_while_the_reply_is_awaited_is_younger() -> None:
     rig = Rig()
     rig.gateway.cache_later(D, "9", 20.0)
     outcome = await ended(rig, lost("request_timeout", takes=30.0))
-    assert told(outcome) == (K.NOTHING_CACHED, "request_timeout", [], "search")
+    assert told(outcome) == (K.NOTHING_CACHED, "newer_cached", [], "search")
     assert rig.gateway.cancelled(D) == set()
 
 

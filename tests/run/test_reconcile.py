@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.model import Command
+from worker.model import AGREE_MS, Command, Moment
 from worker.run.reconcile import Finding, Sight, compare
 
 SENT = 1_000  # the last send, gateway's clock
@@ -31,13 +31,14 @@ def look(
         asked=asked,
         recorded=frozenset(recorded),
         elsewhere=frozenset(elsewhere),
-        last_sent_ms=SENT,
+        last_sent=Moment(SENT, SENT),
     )
     return sight.finding, "".join(c.commandId for c in sight.found)
 
 
 A, B = command("a"), command("b")
-AT, YOUNG, AGELESS = command("c", SENT), command("y", SENT + 1), command("n", None)
+AT, AGELESS = command("c", SENT + AGREE_MS), command("n", None)
+YOUNG = command("y", SENT + AGREE_MS + 1)  # and certainly so
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,12 @@ def test_by_id_counts_only_the_id_asked(
 def test_states_are_those_of_the_later_search() -> None:
     """A command seen in both states is told in the second one."""
     sight = compare(
-        [A, B], [A], asked=None, recorded=frozenset(), elsewhere=frozenset(), last_sent_ms=SENT
+        [A, B],
+        [A],
+        asked=None,
+        recorded=frozenset(),
+        elsewhere=frozenset(),
+        last_sent=Moment(SENT, SENT),
     )
     assert sight == Sight(Finding.PARTLY, (A,), {"a": 2, "b": 1})
 
@@ -130,12 +136,12 @@ def test_done_is_never_claimed_while_something_older_is_left(
 ) -> None:
     """DONE exactly when all that is cached, asked for and older is gone; nothing is invented."""
     sight = compare(
-        [command(i, SENT + 1 if i in young else 500) for i in sorted(cached)],
+        [command(i, SENT + AGREE_MS + 1 if i in young else 500) for i in sorted(cached)],
         [command(i) for i in sorted(cancelled)],
         asked=asked,
         recorded=recorded,
         elsewhere=elsewhere,
-        last_sent_ms=SENT,
+        last_sent=Moment(SENT, SENT),
     )
     ours = set(_IDS) if asked is None else {asked}
     older = set(cached) if asked is not None else cached - young

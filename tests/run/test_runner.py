@@ -32,7 +32,7 @@ from tests.run.rig import Book, Rig, device, listed, whole
 from tests.simulation.clock import VirtualClock
 from worker.errors import LedgerError
 from worker.ledger.entry import ID_OF_OTHER_DEVICE, SAME_DEVICE, ClaimedTarget, Conflict
-from worker.model import CancelCall, Evidence, Outcome, OutcomeKind, Requests, Stop, Target
+from worker.model import CancelCall, Evidence, Moment, Outcome, OutcomeKind, Requests, Stop, Target
 from worker.run.case import Case
 from worker.run.reconcile import LookupRules
 from worker.run.record import Recorder
@@ -400,13 +400,13 @@ async def test_a_bug_in_what_one_answer_means_is_that_targets_alone() -> None:
     """It was sent: unknown; the others go on (row 55)."""
     rig = Rig(concurrency=2)
     rig.gateway.cancels[device(1)] = [lost()]
-    told = rig.gateway.gateway_ms
+    told = rig.gateway.moment
 
-    def broken() -> int:
-        rig.gateway.gateway_ms = told  # type: ignore[method-assign]
+    def broken(at: float) -> Moment:
+        rig.gateway.moment = told  # type: ignore[method-assign]
         raise RuntimeError("a bug of ours")
 
-    rig.gateway.gateway_ms = broken  # type: ignore[method-assign]
+    rig.gateway.moment = broken  # type: ignore[method-assign]
     assert await rig.crew(fleet(40)) is None
     assert kinds(rig) == {"nothing_cached": 39, "unknown": 1}
     assert (rig.book.outcomes[1].cause, rig.runner.internal_errors) == ("internal_error", 1)

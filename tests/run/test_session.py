@@ -27,7 +27,16 @@ from tests.run.stage import FIRST, Stage, rules, seed_some, subject_of
 from tests.simulation.clock import WALL_MS, VirtualClock
 from worker.errors import LedgerError, RefusedError
 from worker.ledger.entry import Claim
-from worker.model import Identity, NotSent, OutcomeKind, Refused, Requests, Stop, Verified
+from worker.model import (
+    Ambiguous,
+    Identity,
+    NotSent,
+    OutcomeKind,
+    Refused,
+    Requests,
+    Stop,
+    Verified,
+)
 from worker.run.reconcile import LookupRules
 from worker.run.retry import RetryRules
 from worker.run.session import Ending, Leg
@@ -471,14 +480,47 @@ async def test_verify_finds_nothing() -> None:
 
 async def test_verify_finds_what_the_gateway_kept() -> None:
     """Older than the run and still cached is found; what came since counts apart."""
-    stage = Stage(3)
+    stage = Stage(3, rules=rules(lookup=LookupRules(wait=5.0)))
     seed_some(stage, 3, every=1)
     stage.gateway.cancels = {device(1): [Fate(executed=False)]}  # it says [], and keeps it
-    stage.gateway.cache_later(device(2), "9", 1.0)
+    stage.gateway.cache_later(device(2), "9", 3.0)
     ending = await stage.run(verify=True)
     assert ending.findings is not None
     assert ending.findings.verified() == Verified(3, 1, 1)
     assert [(f.target.ordinal, f.commandIds) for f in ending.findings.still_cached] == [(1, ("1",))]
+
+
+async def test_verify_that_names_another_device() -> None:
+    """Row 94: named otherwise than before, a settled target is anomalous, and the run stops."""
+    stage = Stage(2)
+    seed_some(stage, 2, every=1)
+    first, other = Identity(assetId="a1"), Identity(assetId="a2")
+    stage.gateway.names = {device(0): [first, first], device(1): [first, other]}
+    for number in (0, 1):
+        stage.gateway.cache_later(device(number), f"9{number}", 1.0)  # for verification to show
+    ending = await stage.run(verify=True)
+    assert ending.stop is not None
+    assert (ending.stop.rule, ending.findings) == ("anomaly", None)
+    kinds = {row.ordinal: (row.outcome, row.cause, row.told) for row in stage.rows()}
+    assert kinds == {
+        0: (OutcomeKind.CANCELLED, None, first),
+        1: (OutcomeKind.ANOMALOUS, "other_names", first),
+    }
+
+
+async def test_no_row_has_the_identity_asked_for() -> None:
+    """Row 95: the end of the run says how to list these devices."""
+    stage = Stage(3)
+    seed_some(stage, 3, every=1)
+    unasked = Fate(said=Ambiguous("other_spelling", 200))
+    stage.gateway.every_cancel = stage.gateway.every_search = lambda: unasked
+    ending = await stage.run()
+    assert stage.counts() == {"unknown": 3}
+    assert ending.advice == (
+        "no row of a reply had the identity asked for: list these devices by assetId"
+    )
+    stage = Stage(1)
+    assert (await stage.run()).advice is None
 
 
 @pytest.mark.parametrize("told", ["to both", "to one"])

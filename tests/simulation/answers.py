@@ -7,6 +7,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from tests.simulation.names import written
 from tests.simulation.truth import Exchange, Thing, struct_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Writer:
         self, exchange: Exchange, fate: Fate, now: float
     ) -> tuple[int, dict[str, str], bytes]:
         gateway = self._gateway
-        headers = {"date": imf_date(gateway.now_ms(now) // 1000), "content-type": _JSON}
+        headers = {"date": imf_date(gateway.date_ms(now) // 1000), "content-type": _JSON}
         if fate.wait is not None:
             headers["retry-after"] = self._retry_after(fate, now)
         if fate.status // 100 == 3:
@@ -64,7 +65,7 @@ class Writer:
             return "999999999999"
         seconds = 1 + int(now * 1000) % 12
         if fate.wait == "date":
-            return imf_date(gateway.now_ms(now) // 1000 + seconds)
+            return imf_date(gateway.date_ms(now) // 1000 + seconds)
         return str(seconds)
 
     def _cancelled(self, exchange: Exchange, fate: Fate, requestId: str) -> bytes:
@@ -76,8 +77,11 @@ class Writer:
         structs: list[str] = []
         if thing is not None:
             whole = [c for c in thing.commands if c.commandId in exchange.executed]
-            named = fate.body != "nameless"
-            structs = [thing.struct(c, 1, named=named) for c in whole]
+            named, names = fate.body != "nameless", written(exchange.names)
+            if exchange.about is not None and whole:
+                thing, whole = exchange.about, exchange.about.commands
+            structs = [thing.struct(c, 1, named=named, names=names) for c in whole]
+            exchange.rows = len(structs)
             structs += self._oddities(exchange, fate, thing, structs)
             if fate.body == "numeric":
                 structs = [_numeric(text, c.commandId) for text, c in zip(structs, whole)]  # noqa: B905
@@ -100,12 +104,17 @@ class Writer:
         return []
 
     def _search(self, exchange: Exchange, requestId: str, now: float) -> bytes:
-        commands = exchange.thing.commands if exchange.thing else []
-        found = [command for command in commands if command.seen(now) == exchange.state]
+        thing = exchange.about or exchange.thing
+        found = thing.shown(exchange.state, now) if thing else []
+        if exchange.about is not None and not found:  # nothing of the stranger's to show
+            exchange.names, thing = ("", "", ""), exchange.thing
+            found = thing.shown(exchange.state, now) if thing else []
         found.sort(key=lambda c: (-c.created, c.commandId))
         lo = (exchange.page - 1) * PAGE
-        thing = exchange.thing
-        page = [thing.struct(c, exchange.state) for c in found[lo : lo + PAGE]] if thing else []
+        names = written(exchange.names)
+        shown = found[lo : lo + PAGE] if thing else []
+        page = [thing.struct(c, exchange.state, names=names) for c in shown] if thing else []
+        exchange.rows = len(page)
         return (
             f'{{"code":0,"msg":"OK","requestId":"{requestId}","data":[{",".join(page)}],'
             f'"pagination":{{"pageNo":{exchange.page},"pageSize":{PAGE},"totalSize":{len(found)}}}}}'

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tests.simulation import required
+from tests.simulation import invariants, required
 
 if TYPE_CHECKING:
     from tests.simulation.process import Start
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROWS = (
     *(1, 2, 3, 5, 7, 8, 9, 10, 13, 14, 15, 16, 19, 20, 21, 22, 23, 24, 25, 26, 28, 29, 30),
     *(38, 40, 41, 45, 52, 53, 55, 56, 66, 71, 72, 73, 74, 75, 76, 77, 78, 79, 81, 83, 86),
-    *(101, 107),
+    *(94, 95, 96, 101, 107),
 )
 #: Only the real client meets these: bytes in pieces.
 REAL_CLIENT_ONLY = frozenset({9})
@@ -113,6 +113,18 @@ def _leaks_possible(world: World) -> int:
     return sum(bool(e.row) and e.kind != "token" for e in world.gateway.exchanges)
 
 
+def _named(world: World) -> int:
+    """Rows that name the device in the spelling that was not asked for."""
+    return sum(bool(e.named and e.rows) and e.proof == "OK" for e in world.gateway.exchanges)
+
+
+def _clocks_apart(world: World) -> int:
+    """Look-ups while clocks differ."""
+    setup = world.setup
+    apart = setup.date_off or setup.created_off or setup.wall_off
+    return sum(world.witness.look_ups.values()) if apart else 0
+
+
 _SITUATIONS: dict[int, Callable[[World], int]] = {
     9: _slices,
     28: _storm,
@@ -126,6 +138,8 @@ _SITUATIONS: dict[int, Callable[[World], int]] = {
     81: _cached_meanwhile,
     83: _two_workers,
     86: _leaks_possible,
+    94: _named,
+    96: _clocks_apart,
 }
 
 
@@ -234,6 +248,26 @@ def _anomalous(world: World) -> None:
                 world.wrong(4, f"target {exchange.key} broke the contract and is {settled}")
 
 
+def _differently_named(world: World) -> None:
+    """94: two replies of one process that name a target in two ways make it anomalous."""
+    for start, following in zip(world.starts, [*world.starts[1:], None], strict=True):
+        if start.ending is None or not start.ending.durable:
+            continue
+        ends = following.began if following is not None and len(world.ledgers) == 1 else 1e12
+        told: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+        for exchange in world.gateway.exchanges:
+            mine = exchange.run == start.run and start.began <= exchange.begun < ends
+            if mine and exchange.named and exchange.rows and exchange.proof == "OK":
+                told.setdefault(exchange.key, set()).add(exchange.named)
+        found, listing = invariants.recorded(world, start), start.listing
+        for key, names in told.items():
+            outcome = found.outcomes[listing.ordinals[key]]
+            last = following is None or len(world.ledgers) == 2
+            if len(names) > 1 and (start.stop is None or (last and outcome != "anomalous")):
+                said = f"target {listing.ordinals[key]} {key} was named in {len(names)} ways"
+                world.wrong(4, f"row 94: {said} and is {outcome}")
+
+
 _REQUIRED: dict[int, Callable[[World], None]] = {
     20: _one_refresh,
     21: _nothing_without_token,
@@ -244,4 +278,5 @@ _REQUIRED: dict[int, Callable[[World], None]] = {
     55: _bug_is_counted,
     71: _anomalous,
     78: _anomalous,
+    94: _differently_named,
 }

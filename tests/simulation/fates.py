@@ -98,6 +98,7 @@ BARRED = Fate("barred", 101, "TK", status=401, body="limit", executes=0)
 BARRED_CODE = Fate("barred_code", 101, "TK", code=1203, body="error", executes=0)
 SKEWED = Fate("clock_skew", 40, "TK", status=401, body="limit", executes=0)
 LIMITED = Fate("rate_limit", 25, "TR", status=429, body="limit", executes=0)
+OTHER_SPELLING = Fate("other_spelling", 95, executes=1.0)
 TLS = Fate("tls", 38, "NS", before="tls", executes=0, stops="tls")
 TOKEN = _listed(
     Fate("refused", 21, "NS", before="refused"),

@@ -22,7 +22,7 @@ def things(setup: Setup, chance: Random) -> list[Thing]:
         if chance.random() < 0.01:
             count = 50
         for number in range(count):
-            age = 1000.0 - number + chance.random() * 3600
+            age = _age(setup, 1000.0 - number + chance.random() * 3600, number)
             thing.commands.append(_old(setup, ledgers.command_id(index, number), age))
         if chance.random() < 0.03:  # a history that takes several pages
             for number in range(chance.randrange(1, 130)):
@@ -33,8 +33,23 @@ def things(setup: Setup, chance: Random) -> list[Thing]:
     return found
 
 
+def _age(setup: Setup, age: float, number: int) -> float:
+    """Seconds since it was cached, at most 48 h.
+
+    Where createTime is ahead of both other clocks a reply shows that, or the command is so old
+    that it cannot be taken for a new one: the assumption that docs/simulation.md names.
+    """
+    if setup.aged and number % 2:
+        age += 160_000.0
+    ahead = setup.created_off / 1000
+    if ahead > 2.0 and ahead - 700.0 < age < ahead + 100.0:
+        age += 800.0
+    return age
+
+
 def _old(setup: Setup, commandId: str, age: float) -> Cached:
-    return Cached(commandId, -age, WALL_MS + setup.skew_ms - int(age * 1000), -age)
+    created_ms = WALL_MS + setup.skew_ms + setup.created_off - int(age * 1000)
+    return Cached(commandId, -age, created_ms, -age)
 
 
 def start_others(gateway: Gateway, setup: Setup, chance: Random) -> None:

@@ -22,6 +22,7 @@ from tests.simulation import fates
 from tests.simulation.answers import Writer
 from tests.simulation.clock import WALL_MS
 from tests.simulation.fates import Fate
+from tests.simulation.names import Names, strangers
 from tests.simulation.setup import Setup
 from tests.simulation.span import Span
 from tests.simulation.truth import CACHED, CANCELLED, RELEASED, Cached, Exchange, Key, Thing
@@ -40,7 +41,10 @@ class Gateway:
         self._span = span
         self._chance = chance
         self.things = things
-        self.by_key = {key: thing for thing in things for key in (thing.by_keys, thing.by_asset)}
+        others = strangers(setup)
+        known = (*things, *others)
+        self.by_key = {key: thing for thing in known for key in (thing.by_keys, thing.by_asset)}
+        self._names = Names(setup, others, Random(f"{setup.seed} names of replies"))
         self._later: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = count()
         self._numbers = count(1)
@@ -79,8 +83,16 @@ class Gateway:
         return now
 
     def now_ms(self, at: float) -> int:
-        """The gateway's clock."""
+        """The gateway's clock, which signatures are held against."""
         return WALL_MS + self._setup.skew_ms + int(at * 1000)
+
+    def date_ms(self, at: float) -> int:
+        """The clock that writes the Date of a reply."""
+        return self.now_ms(at) + self._setup.date_off
+
+    def created_ms(self, at: float) -> int:
+        """The clock that writes createTime."""
+        return self.now_ms(at) + self._setup.created_off
 
     def lag(self) -> float:
         return self._setup.lag * self._chance.random()
@@ -187,7 +199,11 @@ class Gateway:
         now = self.advance()
         if fate.anomaly:
             exchange.anomaly = True
+        if fate.body == "answer" and exchange.kind != "token":
+            self._names.choose(exchange)
         status, headers, body = self._writer.write(exchange, fate, now)
+        if exchange.rows and exchange.proof == "OK" and self._names.without(exchange):
+            self._name(exchange, fates.OTHER_SPELLING)
         self.sharp(exchange)
         return status, headers, body
 
@@ -283,7 +299,7 @@ class Gateway:
     def cache(self, thing: Thing, commandId: str, at: float) -> None:
         """Somebody caches a command, unless the device's cache is full."""
         if len(thing.cached()) < PAGE:
-            created = Cached(commandId, at, self.now_ms(at), at + self.lag())
+            created = Cached(commandId, at, self.created_ms(at), at + self.lag())
             thing.commands.append(created)
             self.note("cached", thing.index, commandId)
 

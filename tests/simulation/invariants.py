@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _UNCERTAIN = {"unknown", "cancelled_incomplete", "anomalous"}
 _NOTHING = {"nothing_cached", "nothing_matched", "too_late"}
+_DONE = {*_NOTHING, "cancelled"}
 _NOT_EXECUTED = {"failed", "rejected", "not_found", "not_attempted"}
 _OPEN = {"not_attempted", "unknown", "cancelled_incomplete"}
 _CANARIES = (b"sk-canary", b"tok-canary")
@@ -49,6 +50,7 @@ def check(world: World) -> None:
     for start in _last_of_each_run(world):
         found = recorded(world, start)
         _truthful(world, start, found)
+        _left_behind(world, start, found)
         if start is world.starts[-1] or len(world.ledgers) > 1:
             _looked_up(world, start, found)
         if world.setup.thorough:
@@ -116,6 +118,24 @@ def _invented(
                 world.wrong(3, f"{said}, {commandId} is on record and is not cancelled")
 
 
+def _left_behind(world: World, start: Start, found: Read) -> None:
+    """4: nothing older than the run's last word to a device is cached where all was to go."""
+    setup = world.setup
+    for key, ordinal in start.listing.ordinals.items():
+        if found.outcomes[ordinal] not in _DONE:
+            continue
+        mine = [e for e in world.gateway.exchanges if e.run == start.run and e.key == key]
+        calls = [e.begun for e in mine if e.kind == "cancel" and e.proof in ("OK", "AM")]
+        moment = min(e.begun for e in mine) if setup.by_id or not calls else max(calls)
+        listed = start.listing.rows[ordinal][3]
+        for command in world.gateway.by_key[key].cached():
+            if listed is not None and command.commandId not in listed.split():
+                continue
+            if command.created < moment - setup.lag:
+                said = f"target {ordinal} {key} is {found.outcomes[ordinal]}"
+                world.wrong(4, f"{said}, {command.commandId} was cached before and still is")
+
+
 def _of_twin(world: World, start: Start, key: Key, found: Read) -> set[str]:
     """Ids on record for the same device as the job spells it otherwise."""
     thing = world.gateway.by_key[key]
@@ -164,6 +184,10 @@ def _as_reported(world: World, start: Start, found: Read) -> None:
     if {kind.value: number for kind, number in counts.items() if number} != dict(+tally):
         world.wrong(7, f"counts {counts} are not {tally}")
     rows = list(store.rows(start.run_id))
+    if [(row.productKey, row.deviceKey, row.assetId) for row in rows] != [
+        planned[:3] for planned in start.listing.rows
+    ]:
+        world.wrong(7, "row 94: rows spell devices as the job did not")
     if [row.outcome.value for row in rows] != [found.outcomes[n] for n in range(len(rows))]:
         world.wrong(7, "rows and tables differ")
     told = {row.ordinal: set(row.commandIds) for row in rows if row.commandIds}

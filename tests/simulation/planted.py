@@ -64,6 +64,43 @@ def catch(bug: Bug, folder: Path, most: int = 2_000) -> Caught:
 
 BUGS = (
     Bug(
+        "a device is spelled as a reply named it",
+        "cli/engine.py",
+        """    device: Device = AssetId(row.assetId or "")
+    if row.productKey and row.deviceKey:
+        device = DeviceKey(row.productKey, row.deviceKey)
+""",
+        """    device: Device = AssetId(row.assetId or "")
+    named = row.told if row.told.productKey else row
+    if named.productKey and named.deviceKey:
+        device = DeviceKey(named.productKey, named.deviceKey)
+""",
+    ),
+    Bug(
+        "a target may be named in two ways",
+        "run/case.py",
+        "            self.names_differ = True\n",
+        "            pass\n",
+    ),
+    Bug(
+        "rows in the other spelling are taken for the device's",
+        "gateway/command.py",
+        "    return Whose.UNNAMED if names == (None, None, None) else Whose.OTHER_SPELLING\n",
+        "    return Whose.UNNAMED\n",
+    ),
+    Bug(
+        "ages are compared though the clocks differ",
+        "model.py",
+        "        agree = self.apart_ms <= AGREE_MS\n",
+        "        agree = True\n",
+    ),
+    Bug(
+        "a search reaches back 48 h whatever the clocks say",
+        "run/reconcile.py",
+        "    return sent_ms - LOOK_BACK_MS - first_sent.apart_ms\n",
+        "    return sent_ms - LOOK_BACK_MS\n",
+    ),
+    Bug(
         "claimed after sending",
         "ledger/settle.py",
         "        row = (head.number, lo, claim.pass_no, hi, None, now_ms)",

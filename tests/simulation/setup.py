@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from tests.simulation import unrest
 from tests.simulation.fates import CANCEL, CURSES, SEARCH, TOKEN, WIRE, Weather
+from tests.simulation.names import MODES
 from tests.simulation.unrest import Unrest
 from worker.run.reconcile import LookupRules
 from worker.run.retry import RetryRules
@@ -33,6 +34,7 @@ _KINDS = {
     "two": 4,
 }
 _RARE = {"foreign", "other_command", "bad_id", "redirect", "throttled_huge"}  # they end a run
+AHEAD_MS = 1_200_000  # of createTime, where it is ahead of both other clocks for all to see
 _OFTEN = ("disconnect", "hang", "truncate", "status_5xx", "throttled", "refused", "lost")
 
 
@@ -83,6 +85,12 @@ class Setup(Struct):
     slow_disk: float
     thorough: bool  # read everything back through the project's own reports, too
     unrest: Unrest | None = None  # of tokens
+    names: str = ""  # how rows of replies name their device (`names.MODES`); "": as they should
+    names_share: float = 0.0  # of the replies
+    date_off: int = 0  # ms, the clock behind Date against the gateway's
+    created_off: int = 0  # ms, the clock behind createTime against the gateway's
+    wall_off: int = 0  # ms, the machine's wall clock against the truth, from the beginning
+    aged: bool = False  # commands are up to two days old
 
 
 def draw(seed: int, transport: str = "fake") -> Setup:
@@ -113,6 +121,8 @@ def draw(seed: int, transport: str = "fake") -> Setup:
         **_accidents(some, kind),
     }
     setup = Setup(**given)
+    _identities(setup)
+    _clocks(setup)
     if setup.kind == "calm":
         _calm(setup)
     setup.unrest = unrest.draw(seed, setup.kind, setup.devices)
@@ -281,12 +291,46 @@ def _accidents(some: _Some, kind: str) -> dict[str, Any]:
     }
 
 
+_HOUR = 3_600_000
+_DATE_OFF = (1_200_000, -1_200_000, 8 * _HOUR, -8 * _HOUR, -60_000, 5_000, 28 * _HOUR)
+_WALL_OFF = (*_DATE_OFF, 30 * _HOUR, -30 * _HOUR, 10 * 365 * 24 * _HOUR)
+
+
+def _identities(setup: Setup) -> None:
+    """Rows 94 and 95."""
+    some = _Some(Random(f"{setup.seed} names"))
+    if some.one_in(9):
+        setup.names = some.of(*MODES)
+        setup.names_share = some.of(0.2, 0.5, 1.0)
+        setup.variant = some.of(setup.variant, 1, 3)  # some devices by assetId
+
+
+def _clocks(setup: Setup) -> None:
+    """Row 96: Date, createTime and the local clock are three clocks."""
+    some = _Some(Random(f"{setup.seed} clocks"))
+    if setup.kind in ("calm", "auth") or not some.one_in(8):
+        return
+    setup.aged = some.one_in(2)
+    if some.one_in(2):  # something to look up
+        setup.weather.cancel = {**setup.weather.cancel, "lost": 0.3, "status_5xx": 0.2}
+    match some.chance.randrange(5):
+        case 0 | 1:
+            setup.date_off = some.of(*_DATE_OFF)
+        case 2:
+            setup.created_off = -some.chance.randrange(600_000)
+        case 3:
+            setup.created_off = some.of(1_000, 2_000, AHEAD_MS)
+        case _:
+            setup.wall_off = some.of(*_WALL_OFF)
+
+
 def _calm(setup: Setup) -> None:
     """Nothing happens."""
     setup.weather, setup.outage, setup.curses = Weather(), None, {}
     setup.jumps = setup.sleeps = setup.signals = setup.crashes = ()
     setup.deadline = setup.until = setup.limit = setup.max_commands = None
     setup.skew_ms, setup.others, setup.resumes = 0, 0, 0
+    setup.names = ""
 
 
 assert WIRE.keys() <= CANCEL.keys()

@@ -62,23 +62,37 @@ class Thing(Struct, eq=False):
     def cached(self) -> list[Cached]:
         return [command for command in self.commands if command.state == CACHED]
 
+    def shown(self, state: int, at: float) -> list[Cached]:
+        """What a search for a state shows at that moment."""
+        return [command for command in self.commands if command.seen(at) == state]
+
     def find(self, commandId: str) -> Cached | None:
         return next((c for c in self.commands if c.commandId == commandId), None)
 
-    def struct(self, command: Cached, state: int, *, named: bool = True) -> str:
-        """The command as JSON, as the gateway writes it."""
-        return struct_of(self, command.commandId, command.created_ms, state, named=named)
+    def struct(
+        self, command: Cached, state: int, *, named: bool = True, names: str | None = None
+    ) -> str:
+        """The command as JSON, as the gateway writes it; names: members to write instead."""
+        told = (command.commandId, command.created_ms, state)
+        return struct_of(self, *told, named=named, names=names)
 
 
 def struct_of(
-    thing: Thing, commandId: str, created_ms: int, state: int, *, named: bool = True
+    thing: Thing,
+    commandId: str,
+    created_ms: int,
+    state: int,
+    *,
+    named: bool = True,
+    names: str | None = None,
 ) -> str:
     whose = ""
     if named:
-        whose = (
+        whose = names or (
             f'"productKey":"{thing.productKey}","deviceKey":"{thing.deviceKey}",'
-            f'"assetId":"{thing.assetId}","orgId":"o1",'
+            f'"assetId":"{thing.assetId}",'
         )
+        whose += '"orgId":"o1",'
     return (
         f'{{"commandId":"{commandId}",{whose}"createTime":{created_ms},"commandType":1,'
         f'"commandName":{{"defaultValue":"reboot"}},"timeout":30,"pendingTtl":6000,'
@@ -118,6 +132,10 @@ class Exchange(Struct, eq=False):
     pass_no: int = 0  # of its target, as durably claimed
     stamp: int = 0  # apim-timestamp
     fate: Fate | None = None
+    names: tuple[str, str, str] = ("", "", "")  # that its rows carry; none: all of its own
+    named: tuple[str, ...] = ()  # of these, the spelling that was not asked for
+    about: Thing | None = None  # whose rows it has, if not the device's
+    rows: int = 0  # in the reply
 
     @property
     def call(self) -> tuple[Key, str | None]:

@@ -69,6 +69,8 @@ class Witness:
             wrong(9, f"{len(flying)} requests are in flight")
         if sum(e.key == exchange.key for e in flying) > 1:
             wrong(9, f"two requests are in flight for {exchange.key}")
+        if exchange.key not in start.listing.ordinals:
+            wrong(1, f"{name} is for {exchange.key}, which is not in the job")
         if exchange.kind == "search":
             return
         self._cancel_begins(start, exchange, name)
@@ -93,7 +95,6 @@ class Witness:
     def _stray(self, start: Start, exchange: Exchange, name: str) -> None:
         wrong, setup, listing = self._world.wrong, self._world.setup, start.listing
         if exchange.key not in listing.ordinals or exchange.thing is None:
-            wrong(1, f"{name} is for {exchange.key}, which is not in the job")
             return
         if listing.scope == "listed":
             if exchange.commandId not in listing.calls(exchange.key):

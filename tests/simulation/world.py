@@ -45,6 +45,7 @@ class World:
         self._dead = False  # what the buried say is not heard
         self.violations: list[tuple[int, str]] = []  # invariant (0: the protocol), what
         self.span = Span()
+        self.span.shift_ms = self.setup.wall_off
         self.starts: list[Start] = []
         plan = self._plan()
         self.listing = ledgers.listing_of(plan)

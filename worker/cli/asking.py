@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from worker.cli import desk
 from worker.cli.series import Office, Order
+from worker.cli.watch import clocks_in_words
 from worker.clock import Clock, rfc3339
 from worker.errors import RefusedError, UsageError
 from worker.ledger.lock import is_locked
@@ -31,6 +32,8 @@ def say_where(office: Office, order: Order) -> None:
             f"pause          until {rfc3339(until_ms)}: the gateway asked an earlier run to wait "
             "(Retry-After); nothing is sent before"
         )
+    if (apart := clocks_in_words(record.clock_apart_ms)) is not None:
+        office.say(f"note: {apart}")
 
 
 def _rests_until(office: Office) -> int | None:

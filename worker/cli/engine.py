@@ -30,7 +30,6 @@ from worker.model import (
     AssetId,
     Device,
     DeviceKey,
-    Identity,
     OutcomeKind,
     ReportRow,
     RunRecord,
@@ -191,6 +190,13 @@ class Engine:
             self._store, run_id, self._submit(), clock, limits.concurrency, recorder.committed
         )
         recorder.writer = writer
+
+        def apart(ms: int) -> None:
+            writer.put_clock_apart(ms)
+            watch.clocks_apart(ms)
+
+        client.skew.known_apart(work.record.clock_apart_ms)
+        client.skew.on_apart = apart
         past = Past(self._store, run_id, place.rests_as)
         rules = _rules(work, place)
         session = Session(
@@ -245,8 +251,7 @@ class Engine:
     def _targets(self, run_id: str, kinds: frozenset[OutcomeKind] | None) -> Iterator[Subject]:
         for row in self._store.rows(run_id):
             if row.outcome in kinds if kinds else row.outcome is not OutcomeKind.NOT_ATTEMPTED:
-                known = Identity(row.productKey, row.deviceKey, row.assetId)
-                yield Subject(target_of(row), known)
+                yield Subject(target_of(row), row.told)
 
 
 def _rules(work: Work, place: Place) -> Rules:
@@ -269,7 +274,7 @@ def _looked_at(terms: Terms) -> frozenset[OutcomeKind] | None:
 
 
 def target_of(row: ReportRow) -> Target:
-    """The target that a report row is about."""
+    """The target that a report row is about, spelled as the job did."""
     device: Device = AssetId(row.assetId or "")
     if row.productKey and row.deviceKey:
         device = DeviceKey(row.productKey, row.deviceKey)

@@ -20,7 +20,7 @@ from worker.cli.engine import Engine, Place, Work
 from worker.cli.lost_ledger import rescue
 from worker.cli.rehearsal import judge, rehearse
 from worker.cli.terms import Terms
-from worker.cli.watch import Watch
+from worker.cli.watch import Watch, clocks_in_words
 from worker.clock import Clock
 from worker.config import Settings
 from worker.errors import LedgerError, RefusedError
@@ -199,7 +199,7 @@ def _conclude(order: Order, office: Office, ending: Ending, rehearsal: Rehearsal
     end = RunEnd(
         finished_ms=office.clock.wall_ms(),
         exit_code=verdict.code,
-        exit_reasons=verdict.reasons,
+        exit_reasons=(*verdict.reasons, *filter(None, [ending.advice])),
         stop=stop,
         requests=ending.requests,
         verified=found.verified() if found else None,
@@ -230,6 +230,8 @@ def report(order: Order, office: Office, end: RunEnd) -> Result:
         )
         store.finish(run_id, end)
     end = _kept(office, content, end)
+    apart = clocks_in_words(content.record.clock_apart_ms)
+    notes += [f"note: {apart}"] if apart else []
     notes += _also_touched(store, run_id)
     over = (end.stop is not None and end.stop.rule == "signal") or end.exit_code == _RECORD_LOST
     return Result(end.exit_code, summary_of(store, run_id), tuple(notes), over=over)

@@ -4,10 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from worker.model import Ambiguous, CommandResult, Outcome, Refused, Stop, Target
+from worker.model import (
+    AGREE_MS,
+    MOST_APART_MS,
+    Ambiguous,
+    CommandResult,
+    Outcome,
+    Refused,
+    Stop,
+    Target,
+)
 from worker.observe.progress import Progress
 from worker.observe.runlog import RunLog
 from worker.run.case import Call, Case
+
+
+def clocks_in_words(apart_ms: int) -> str | None:
+    """What a difference of the clocks means for a run; None while they agree."""
+    if apart_ms <= AGREE_MS:
+        return None
+    seconds = apart_ms // 1000
+    sizes = ((7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
+    size, unit = next((size, unit) for least, size, unit in sizes if seconds >= least)
+    by = f"up to {-(-seconds // size)} {unit}"
+    local = ""
+    if apart_ms >= MOST_APART_MS:
+        by, local = "26 h or more", "; this machine's clock is ignored"
+    return (
+        f"clocks (this machine, Date, createTime) differ by {by}{local}: no command counts as new"
+    )
 
 
 class Watch:
@@ -64,6 +89,11 @@ class Watch:
         """The run's switch was thrown."""
         self._log.run_stopping(stop)
         self._progress.note(f"stopping: {stop.rule}")
+
+    def clocks_apart(self, apart_ms: int) -> None:
+        """The gateway's clocks and this machine's differ more than was known."""
+        self._log.clocks_apart(seconds=apart_ms // 1000)
+        self._progress.note(clocks_in_words(apart_ms) or "")
 
     def broke(self, target: Target, bug: BaseException) -> None:
         self._log.internal_error(target, type(bug).__name__)

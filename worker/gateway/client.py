@@ -17,7 +17,7 @@ from worker.gateway import causes
 from worker.gateway.evidence import read_cancel, read_search
 from worker.gateway.exchange import Reply, Transport
 from worker.gateway.signing import Timestamps, sign
-from worker.gateway.skew import Skew, SkewBounds
+from worker.gateway.skew import Skew
 from worker.gateway.spelling import Spelled, spell_cancel, spell_search
 from worker.gateway.token import Credentials, Patience, Token, Tokens
 from worker.model import (
@@ -25,6 +25,7 @@ from worker.model import (
     CancelCall,
     Device,
     Evidence,
+    Moment,
     NotSent,
     Page,
     Refused,
@@ -58,7 +59,7 @@ class GatewayClient:
         self._refused_codes = refused_codes
         self._tokens = Tokens(transport, credentials, clock, patience, request_timeout)
         self._stamps = Timestamps(clock)
-        self._skew = Skew(clock)
+        self.skew = Skew(clock)
 
     def authorize(self) -> Coroutine[Any, Any, NotSent | None]:
         """None once a usable token is at hand; else why there is none, for the whole run."""
@@ -109,21 +110,15 @@ class GatewayClient:
             sent + self._request_timeout,
         )
         if reply.status is not None:
-            self._skew.note(reply.headers.get("date"), sent)
+            self.skew.note(reply.headers.get("date"), sent)
         read = read_search(device, orgId, state, page, reply, self._refused_codes)
+        if isinstance(read, Page):
+            self.skew.note_created(read.commands, reply.headers.get("date"))
         return self._judge(token, read, refused_before=refused_before)
 
-    def skew(self) -> SkewBounds | None:
-        """How far the gateway's clock is ahead of the local monotonic clock; None: not seen."""
-        return self._skew.bounds
-
-    def gateway_ms(self) -> int:
-        """The latest that the gateway's clock can read now, in Unix ms."""
-        return self._skew.gateway_ms()
-
-    def earliest_ms(self) -> int:
-        """The earliest that the gateway's clock can read now, in Unix ms."""
-        return self._skew.earliest_ms()
+    def moment(self, at: float) -> Moment:
+        """What the gateway's clock read at a monotonic moment, now or past."""
+        return self.skew.moment(at)
 
     def _request(self, token: Token, spelled: Spelled) -> tuple[str, Mapping[str, str], bytes]:
         """Path and query, headers, body: what every transport is asked to post."""
@@ -163,9 +158,11 @@ class GatewayClient:
         refused_before: bool = False,
     ) -> Evidence:
         if reply.status is not None:
-            self._skew.note(reply.headers.get("date"), sent)
+            self.skew.note(reply.headers.get("date"), sent)
         read = read_cancel(call, reply, self._refused_codes)
         if type(read) is Answered:
+            if read.commands:
+                self.skew.note_created(read.commands, reply.headers.get("date"))
             token.has_worked = True
             return read
         return self._judge(token, read, refused_before=refused_before)
@@ -180,7 +177,7 @@ class GatewayClient:
         fresh_tokens = 0
         if read.cause == causes.TOKEN:
             fresh_tokens = self._tokens.refused(token, again=refused_before)
-        said = filter(None, (read.message, self._skew.in_words()))
+        said = filter(None, (read.message, self.skew.in_words()))
         return replace(read, fresh_tokens=fresh_tokens, message="; ".join(said) or None)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from enum import Enum, auto
 from typing import Any
 
 from msgspec import Struct
@@ -17,6 +18,7 @@ from worker.gateway.strict_json import Digits, Fraction, write
 from worker.model import AssetId, Command, Device
 
 MAX_CACHED = 50  # commands a device can have cached
+_BELIEVABLE = 1_000  # structs in one reply
 _LONGEST_TEXT = 512  # characters kept of what somebody else wrote
 _ID = re.compile(r"[0-9]{1,32}")
 _SMALL_INTEGER = re.compile(r"[0-9]{1,18}")
@@ -27,6 +29,8 @@ class Structs(Struct, frozen=True):
 
     commands: tuple[Command, ...]
     foreign: bool = False  # a struct belongs to another device than asked
+    other_spelling: bool = False  # a struct names its device, and not by the identity asked for
+    too_many: bool = False  # more than any cache holds
     malformed: bool = False  # an id is not a string or integer of 1 to 32 digits
     warnings: tuple[str, ...] = ()
 
@@ -34,7 +38,7 @@ class Structs(Struct, frozen=True):
 def read_structs(structs: Sequence[dict[str, Any]], device: Device, orgId: str) -> Structs:
     """Every struct as a command, with all that is odd about them."""
     commands: dict[str, Command] = {}
-    foreign = malformed = False
+    foreign = other_spelling = malformed = False
     odd: set[str] = {causes.OVER_50} if len(structs) > MAX_CACHED else set()
     for struct in structs:
         command = read_command(struct)
@@ -45,12 +49,21 @@ def read_structs(structs: Sequence[dict[str, Any]], device: Device, orgId: str) 
         if command.commandId in commands:
             odd.add(causes.REPEATED_ID)
         commands.setdefault(command.commandId, command)
-        match _belongs(command, device, orgId):
-            case False:
+        match _whose(command, device, orgId):
+            case Whose.FOREIGN:
                 foreign = True
-            case None:
+            case Whose.OTHER_SPELLING:
+                other_spelling = True
+            case Whose.UNNAMED:
                 odd.add(causes.IDENTITY_MISSING)
-    return Structs(tuple(commands.values()), foreign, malformed, tuple(sorted(odd)))
+    return Structs(
+        tuple(commands.values()),
+        foreign,
+        other_spelling,
+        len(structs) > _BELIEVABLE,
+        malformed,
+        tuple(sorted(odd)),
+    )
 
 
 def read_command(struct: dict[str, Any]) -> Command:
@@ -111,16 +124,28 @@ def _identity(value: object) -> str | None:
     return _encodable(str(value)) if isinstance(value, str) and value else None
 
 
-def _belongs(command: Command, device: Device, orgId: str) -> bool | None:
-    """Whether the command is the device's; None: it does not say."""
+class Whose(Enum):
+    """Whose command a struct is, by the names that it carries."""
+
+    ASKED = auto()  # the device's, by the identity that was asked for
+    UNNAMED = auto()  # no name at all
+    OTHER_SPELLING = auto()  # names, and none of the identity that was asked for
+    FOREIGN = auto()  # another device's or organization's
+
+
+def _whose(command: Command, device: Device, orgId: str) -> Whose:
     if command.orgId not in {None, orgId}:
-        return False
+        return Whose.FOREIGN
+    names = (command.productKey, command.deviceKey, command.assetId)
     if isinstance(device, AssetId):
         pairs = [(command.assetId, device.assetId)]
     else:
         pairs = [(command.productKey, device.productKey), (command.deviceKey, device.deviceKey)]
-    said = [pair for pair in pairs if pair[0] is not None]
-    return all(given == asked for given, asked in said) if said else None
+    if any(given not in {None, asked} for given, asked in pairs):
+        return Whose.FOREIGN
+    if any(given is not None for given, _ in pairs):
+        return Whose.ASKED
+    return Whose.UNNAMED if names == (None, None, None) else Whose.OTHER_SPELLING
 
 
 def _encodable(value: str) -> str:

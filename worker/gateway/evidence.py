@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from worker.gateway import causes
 from worker.gateway.command import Structs, integer, read_structs, text
 from worker.gateway.exchange import Reply
@@ -20,6 +22,7 @@ from worker.gateway.usual import usual_answer
 from worker.model import (
     Ambiguous,
     Answered,
+    AssetId,
     CancelCall,
     CancelOne,
     Command,
@@ -66,10 +69,15 @@ def read_carefully(call: CancelCall, reply: Reply, refused_codes: Collection[int
     if isinstance(structs, Ambiguous):
         return structs
     said = read_structs(structs, call.device, call.orgId)
+    anomaly = _anomaly(said, call)
+    if said.other_spelling and anomaly is None:
+        unasked = _ambiguous(causes.OTHER_SPELLING, reply, read)
+        partial = _believable(structs, call)
+        return replace(unasked, partial=partial, message=_not_as_asked(call.device))
     return Answered(
         commands=said.commands,
         requestId=text(read.get("requestId")),
-        anomaly=_anomaly(said, call),
+        anomaly=anomaly,
         warnings=said.warnings,
     )
 
@@ -95,6 +103,8 @@ def read_search(
     said = read_structs(structs, device, orgId)
     total = _total(read, page, len(structs))
     cause = _flaw(said, state, page, len(structs), total)
+    if cause == causes.OTHER_SPELLING:
+        return replace(_ambiguous(cause, reply, read), message=_not_as_asked(device))
     if cause is not None or total is None:
         return _ambiguous(cause or causes.NO_TOTAL, reply, read)
     return Page(commands=said.commands, total=total, requestId=text(read.get("requestId")))
@@ -257,6 +267,8 @@ def _anomaly(said: Structs, call: CancelCall) -> str | None:
         return causes.OTHER_DEVICE
     if said.malformed:
         return causes.MALFORMED_ID
+    if said.too_many:
+        return causes.TOO_MANY
     if isinstance(call, CancelOne) and any(c.commandId != call.commandId for c in said.commands):
         return causes.OTHER_COMMAND
     return None
@@ -270,22 +282,35 @@ def _with_partial(read: Ambiguous, call: CancelCall, body: bytes) -> Ambiguous:
         return read
     if _whole(envelope.get("code")) != 0 or not isinstance(elements, list):
         return read
-    commands: dict[str, Command] = {}
-    for struct in elements:
-        if isinstance(struct, dict):
-            said = read_structs([struct], call.device, call.orgId)
-            if _anomaly(said, call) is None:
-                commands.setdefault(said.commands[0].commandId, said.commands[0])
+    commands = _believable(elements, call)
     if not commands:
         return read
     return Ambiguous(
         cause=causes.PARTIAL_REPLY,
         status=read.status,
         code=0,
-        partial=tuple(commands.values()),
+        partial=commands,
         message=read.message,
         requestId=text(envelope.get("requestId")),
     )
+
+
+def _believable(elements: list[Any], call: CancelCall) -> tuple[Command, ...]:
+    """Of a reply that proves nothing as a whole, the structs that are certain, each id once."""
+    commands: dict[str, Command] = {}
+    for struct in elements:
+        if isinstance(struct, dict):
+            said = read_structs([struct], call.device, call.orgId)
+            if _anomaly(said, call) is None and not said.other_spelling:
+                commands.setdefault(said.commands[0].commandId, said.commands[0])
+    return tuple(commands.values())
+
+
+def _not_as_asked(device: Device) -> str:
+    """What the rows lack, for people."""
+    if isinstance(device, AssetId):
+        return "the reply's rows name productKey and deviceKey, and not the assetId asked for"
+    return "the reply's rows name an assetId, and not the productKey and deviceKey asked for"
 
 
 def _what_arrived(body: bytes) -> tuple[dict[str, Any], Any]:
@@ -311,6 +336,8 @@ def _flaw(said: Structs, state: int, page: int, rows: int, total: int | None) ->
     """Why a page may not be believed."""
     if said.foreign:
         return causes.OTHER_DEVICE
+    if said.other_spelling:
+        return causes.OTHER_SPELLING
     if said.malformed:
         return causes.MALFORMED_ID
     if any(c.state not in {None, state} for c in said.commands):

@@ -114,7 +114,7 @@ def find(connection: Connection, commandId: str | None, deviceKey: str | None) -
             continue  # planned, never touched
         when = _recorded(connection, number, ordinal)
         results = [c for c in told.commands if commandId in {None, c.command.commandId}]
-        identity = Identity(told.productKey, told.deviceKey, told.assetId)
+        identity = Identity(told.productKey, told.deviceKey, told.assetId).completed_by(told.told)
         whole = Found(head.run_id, head.job, ordinal, identity, told.outcome, when.get(None))
         each = [(result.command.commandId, result.result) for result in results]
         found += [

@@ -108,7 +108,7 @@ class _Sieve:
         for entry in self._entries:
             if entry.ordinal == ordinal:
                 if isinstance(entry.verdict, Outcome):
-                    known.append(entry.verdict.identity)
+                    known.append(entry.verdict.told)
                 known += [result.command for result in entry.commands]
         self._known[ordinal] = fill(Identity(), *known)
         return self._known[ordinal]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from worker.model import (
+    UNNAMED,
     CommandResult,
     Identity,
     Outcome,
@@ -66,6 +67,7 @@ class ClaimedTarget(Struct, frozen=True, gc=False):
     pass_no: int
     commands: tuple[CommandResult, ...] = ()
     doubt: DoubtMark | None = None  # an ambiguous attempt that nothing has settled since
+    told: Identity = UNNAMED  # what replies of this run named
 
 
 ID_OF_OTHER_DEVICE = "id_of_other_device"

@@ -19,15 +19,17 @@ from sqlalchemy import BindParameter, Connection, Row, bindparam, func, select, 
 from worker.ledger.doubts import in_doubt
 from worker.ledger.entry import Doubt
 from worker.ledger.recall import ORDINALS, RUN, chunks, commands_between, fill
-from worker.ledger.settle import TARGET, Head, spelled, target_of
+from worker.ledger.settle import TARGET, Head, target_of
 from worker.ledger.tables import DEFERRED, UNUSUAL, command, outcome, source, target
 from worker.model import (
+    UNNAMED,
     CommandResult,
     OutcomeKind,
     Proof,
     ReportRow,
     RunEnd,
     Target,
+    spelled,
 )
 
 SLICE = 1_000  # targets
@@ -206,13 +208,13 @@ def _row(
     in_part = any(result.result == "cancelled" for result in commands)
     kind, cause = _judge(told, doubt, left, in_part=in_part)
     last = told or (records[-1] if records else None)
-    known = fill(spelled(planned.device), *records, *(result.command for result in commands))
+    named = spelled(planned.device)
     return ReportRow(
         ordinal=planned.ordinal,
         orgId=planned.orgId,
-        productKey=known.productKey,
-        deviceKey=known.deviceKey,
-        assetId=known.assetId,
+        productKey=named.productKey,
+        deviceKey=named.deviceKey,
+        assetId=named.assetId,
         outcome=kind,
         cause=cause,
         attempts=last.attempts if last else doubt.mark.attempts if doubt and doubt.mark else 0,
@@ -225,6 +227,7 @@ def _row(
         source=planned.source,
         scope=planned.scope,
         commands=commands,
+        told=fill(UNNAMED, *records, *(result.command for result in commands)),
     )
 
 

@@ -6,14 +6,14 @@ for reports.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, Select, bindparam, select
 
 from worker.ledger.entry import DoubtMark
 from worker.ledger.tables import command, doubt, outcome
-from worker.model import Command, CommandResult, Identity, Named
+from worker.model import UNNAMED, Command, CommandResult, Identity, Named
 
 T = TypeVar("T")
 IN_LIST = 500  # values in one IN list
@@ -43,6 +43,12 @@ _MARKS = (
     select(doubt)
     .where(doubt.c.run == RUN, doubt.c.ordinal.in_(ORDINALS), ~_SETTLED_SINCE.exists())
     .order_by(doubt.c["pass"])
+)
+
+_NAMED = (
+    select(outcome.c.ordinal, outcome.c.productKey, outcome.c.deviceKey, outcome.c.assetId)
+    .where(outcome.c.run == RUN, outcome.c.ordinal.in_(ORDINALS))
+    .order_by(outcome.c["pass"])
 )
 
 
@@ -90,6 +96,20 @@ def marks_of(connection: Connection, run: int, ordinals: Sequence[int]) -> dict[
                 row.cause,
             )
     return marks
+
+
+def told_of(
+    connection: Connection,
+    run: int,
+    ordinals: Sequence[int],
+    commands: Mapping[int, Sequence[CommandResult]],
+) -> dict[int, Identity]:
+    """What replies named, by ordinal: in outcomes, and in these recorded commands."""
+    told = {at: fill(UNNAMED, *(one.command for one in found)) for at, found in commands.items()}
+    for part in chunks(ordinals):
+        for ordinal, *names in connection.execute(_NAMED, {"run": run, "ordinals": part}):
+            told[ordinal] = fill(told.get(ordinal, UNNAMED), Identity(*names))
+    return told
 
 
 def fill(known: Identity, *told: Named) -> Identity:

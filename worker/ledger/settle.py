@@ -28,15 +28,14 @@ from worker.ledger.entry import (
     Entry,
     Granted,
 )
-from worker.ledger.recall import commands_of, marks_of
+from worker.ledger.recall import commands_of, marks_of, told_of
 from worker.ledger.tables import DEFERRED, Prepared, Statement, upsert
 from worker.model import (
+    UNNAMED,
     AllCached,
     AssetId,
     CommandResult,
-    Device,
     DeviceKey,
-    Identity,
     Listed,
     Outcome,
     OutcomeKind,
@@ -199,9 +198,14 @@ class Settling:
     ) -> list[ClaimedTarget]:
         commands = commands_of(connection, head.number, members)
         marks = marks_of(connection, head.number, members)
+        told = told_of(connection, head.number, members, commands)
         return [
             ClaimedTarget(
-                target, pass_no, tuple(commands.get(target.ordinal, ())), marks.get(target.ordinal)
+                target,
+                pass_no,
+                tuple(commands.get(target.ordinal, ())),
+                marks.get(target.ordinal),
+                told.get(target.ordinal, UNNAMED),
             )
             for target in self.targets(connection, head, members)
         ]
@@ -272,20 +276,13 @@ def target_of(head: Head, row: Sequence[Any]) -> Target:
     )
 
 
-def spelled(device: Device) -> Identity:
-    """A device as the plan names it."""
-    if isinstance(device, AssetId):
-        return Identity(assetId=device.assetId)
-    return Identity(device.productKey, device.deviceKey)
-
-
 def _outcome(run: int, entry: Entry, verdict: Outcome | Deferral, now_ms: int) -> _Row:
     key = (run, entry.ordinal, entry.pass_no)
     if isinstance(verdict, Deferral):
         unsaid = (None,) * 5
         tail = (0, None, None, None, now_ms)
         return (*key, DEFERRED, verdict.cause, verdict.attempts, 0, *unsaid, *tail)
-    message, requestId, told = verdict.message, verdict.requestId, verdict.identity
+    message, requestId, told = verdict.message, verdict.requestId, verdict.told
     return (
         *key,
         _NAMES[verdict.kind],

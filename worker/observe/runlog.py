@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from worker.clock import Clock
 from worker.model import (
+    UNNAMED,
     AssetId,
     Command,
     CommandResult,
@@ -37,11 +38,11 @@ RUN_FINISHED = "run.finished"
 RUN_EMPTY = "run.empty"
 REQUEST_RETRIED = "request.retried"
 GATEWAY_THROTTLED = "gateway.throttled"
+CLOCKS_APART = "clocks.apart"
 INTERNAL_ERROR = "internal.error"
 
 IN_FULL = 100  # warnings of one code that are written in full
 SUPPRESSED_EVERY = 60.0  # seconds between two lines that count the others
-_NOT_TOLD = Identity()
 _CODES = 1000  # codes that are counted apart; a gateway may invent as many as it likes
 
 _QUIET = frozenset(
@@ -75,8 +76,8 @@ class RunLog:
         """What became durable of a target: `command.cancelled` first, then `target.settled`."""
         for result in commands:
             if result.result == "cancelled":
-                identity = _NOT_TOLD if outcome is None else outcome.identity
-                self._cancelled(target, identity, result)
+                told = UNNAMED if outcome is None else outcome.told
+                self._cancelled(target, told, result)
         if outcome is not None:
             self._settled(outcome)
 
@@ -153,7 +154,7 @@ class RunLog:
     ) -> None:
         """A request goes out again: the number of the new attempt, the wait before it in s."""
         if self._info:
-            key, device, asset = _identity(target.device, Identity())
+            key, device, asset = _identity(target.device, UNNAMED)
             self._log.info(
                 REQUEST_RETRIED,
                 productKey=key,
@@ -169,7 +170,7 @@ class RunLog:
 
     def internal_error(self, target: Target, kind: str) -> None:
         """A bug of ours ended the course of a target; `kind` is the exception's class."""
-        key, device, asset = _identity(target.device, Identity())
+        key, device, asset = _identity(target.device, UNNAMED)
         self._log.error(INTERNAL_ERROR, productKey=key, deviceKey=device, assetId=asset, kind=kind)
 
     def gateway_throttled(
@@ -191,11 +192,15 @@ class RunLog:
             requestId=capped(requestId),
         )
 
+    def clocks_apart(self, *, seconds: int) -> None:
+        """Local clock, Date and createTime differ by so much: no command counts as new."""
+        self._log.warning(CLOCKS_APART, seconds=seconds)
+
     # ------------------------------------------------------------ one line each
 
-    def _cancelled(self, target: Target, identity: Identity, result: CommandResult) -> None:
+    def _cancelled(self, target: Target, told: Identity, result: CommandResult) -> None:
         command = result.command
-        key, device, asset = _named(command, *_identity(target.device, identity))
+        key, device, asset = _named(command, *_identity(target.device, told))
         other = command.orgId is not None and command.orgId != target.orgId
         elsewhere = {"orgId": capped(command.orgId)} if other else {}
         self._record.info(
@@ -222,7 +227,7 @@ class RunLog:
             write, wanted = self._log.warning, self._warnings.in_full(outcome)
         if not wanted:
             return
-        key, device, asset = _identity(outcome.target.device, outcome.identity)
+        key, device, asset = _identity(outcome.target.device, outcome.told)
         write(
             TARGET_SETTLED,
             productKey=key,

@@ -55,6 +55,7 @@ _EVENTS: dict[str, dict[str, dict[str, Any]]] = {
         "resumed": {"type": "boolean"},
         "rehearsal": _TEXT_OR_NULL,
     },
+    runlog.CLOCKS_APART: {"seconds": _SECONDS},
     runlog.RUN_PAUSED: {"seconds": _SECONDS, "cause": _TEXT},
     runlog.RUN_STOPPING: {
         "rule": _TEXT,

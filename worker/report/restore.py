@@ -19,7 +19,10 @@ _NULL = Raw(b"null")
 
 
 class RestoreLine(Struct, frozen=True):
-    """One cancelled command; `remaining_ttl` in seconds, null where no ttl is known."""
+    """One cancelled command; `remaining_ttl` in seconds, null where no ttl is known.
+
+    productKey, deviceKey and assetId are the job's; what the reply named comes last.
+    """
 
     schema_version: int
     orgId: str
@@ -36,6 +39,9 @@ class RestoreLine(Struct, frozen=True):
     remaining_ttl: int | None
     created_at: str | None
     cancelled_by: str  # run id
+    told_productKey: str | None
+    told_deviceKey: str | None
+    told_assetId: str | None
 
 
 def write_restore(run_id: str, rows: Iterable[ReportRow], now_ms: int, out: Out) -> int:
@@ -70,15 +76,19 @@ def _line(run_id: str, row: ReportRow, command: Command, now_ms: int) -> Restore
         remaining_ttl=_remaining(command, now_ms),
         created_at=moment(command.created_ms),
         cancelled_by=run_id,
+        told_productKey=command.productKey,
+        told_deviceKey=command.deviceKey,
+        told_assetId=command.assetId,
     )
 
 
 def _named(row: ReportRow, command: Command) -> tuple[str | None, str | None, str | None]:
+    """As the job spells the device; a command of provably another device as the reply named it."""
     told = (command.productKey, command.deviceKey, command.assetId)
     known = (row.productKey, row.deviceKey, row.assetId)
     if any(None not in pair and pair[0] != pair[1] for pair in zip(told, known, strict=True)):
         return told
-    return known[0] or told[0], known[1] or told[1], known[2] or told[2]
+    return known
 
 
 def _remaining(command: Command, now_ms: int) -> int | None:

@@ -37,7 +37,7 @@ class CommandLine(Struct, frozen=True):
 
 
 class RowLine(Struct, frozen=True):
-    """One target; identities as the job gave them, the others as a reply told them."""
+    """One target; the device as the job spells it, and last what replies named."""
 
     orgId: str
     productKey: str | None
@@ -55,6 +55,9 @@ class RowLine(Struct, frozen=True):
     duration_ms: int | None
     source: str
     commands: tuple[CommandLine, ...]
+    told_productKey: str | None
+    told_deviceKey: str | None
+    told_assetId: str | None
 
 
 def row_line(row: ReportRow) -> RowLine:
@@ -76,6 +79,9 @@ def row_line(row: ReportRow) -> RowLine:
         row.duration_ms,
         row.source,
         tuple(map(_command, row.commands)),
+        row.told.productKey,
+        row.told.deviceKey,
+        row.told.assetId,
     )
 
 

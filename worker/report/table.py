@@ -15,6 +15,7 @@ from worker.model import ReportRow
 from worker.report.rows import Out
 from worker.text import escaped
 
+TOLD = ("told_productKey", "told_deviceKey", "told_assetId")  # no inventory reads these
 COLUMNS = (
     "orgId",
     "productKey",
@@ -31,6 +32,7 @@ COLUMNS = (
     "requestId",
     "duration_ms",
     "source",
+    *TOLD,
 )
 # Python's csv module leaves a lone CR unquoted before 3.13, and readers then see a new line.
 _NEEDS_QUOTES = re.compile('[",\r\n]').search
@@ -62,6 +64,9 @@ def write_csv(rows: Iterable[ReportRow], out: Out, *, to_terminal: bool = False)
             _told(row.requestId),
             row.duration_ms,
             row.source,
+            _told(row.told.productKey),
+            _told(row.told.deviceKey),
+            _told(row.told.assetId),
         )
         line = ",".join(map(cell, cells)) + "\n"
         out.write(line.encode("utf-8", "backslashreplace"))

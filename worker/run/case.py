@@ -9,16 +9,18 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from worker.model import (
-    AssetId,
+    UNNAMED,
     CancelCall,
     CancelOne,
     Command,
     CommandResult,
     Evidence,
-    Identity,
     Proof,
     Target,
 )
+
+OTHER_SPELLING = "other_spelling"  # cause: rows without the identity that was asked for
+OTHER_NAMES = "other_names"  # cause: replies about a target named two devices
 
 
 class Standing(StrEnum):
@@ -109,7 +111,7 @@ class Case:
         "cause",
         "discovery",
         "fresh",
-        "identity",
+        "names_differ",
         "opened",
         "pass_no",
         "recorded",
@@ -126,8 +128,8 @@ class Case:
         self.calls: list[Call] = []
         self.recorded: dict[str, CommandResult] = {}  # cancelled, by id
         self.fresh: list[CommandResult] = []  # of these, not yet handed to the ledger
-        self.identity = spelled(target)
-        self.told = False  # replies had something to say of it
+        self.told = UNNAMED  # what replies named
+        self.names_differ = False  # two of them named two devices
         self.cause: str | None = None
         self.discovery: Standing | None = None  # by id: what the searches came to, if not well
 
@@ -168,22 +170,15 @@ class Case:
         return len(self.fresh) - before
 
     def meet(self, command: Command) -> None:
-        """Learn from a reply who the device is."""
-        self.told = True
-        known = self.identity
-        if known.assetId is None or known.deviceKey is None:
-            self.identity = known.completed_by(command)
+        """Keep how a row of a reply names the device."""
+        told = self.told.joined(command)
+        if told is None:
+            self.names_differ = True
+        else:
+            self.told = told
 
     def recorded_for(self, call: Call) -> frozenset[str]:
         """The ids on record that this call could have cancelled."""
         if call.commandId is None:
             return frozenset(self.recorded)
         return frozenset({call.commandId} & self.recorded.keys())
-
-
-def spelled(target: Target) -> Identity:
-    """Who the device is, as the job says."""
-    device = target.device
-    if isinstance(device, AssetId):
-        return Identity(assetId=device.assetId)
-    return Identity(device.productKey, device.deviceKey)

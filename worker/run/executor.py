@@ -25,9 +25,9 @@ from worker.model import (
     Target,
 )
 from worker.run.auth import turned_down
-from worker.run.case import Call, Case, Standing
+from worker.run.case import OTHER_NAMES, Call, Case, Standing
 from worker.run.course import aside
-from worker.run.reconcile import Reconciler, SearchTrouble, gateway_ms_at, oldest_ms
+from worker.run.reconcile import Reconciler, SearchTrouble, oldest_ms
 from worker.run.retry import Budget, RetryPolicy
 from worker.run.wire import Gateway, Halted, Landed, Wire
 
@@ -188,8 +188,11 @@ class Executor:
         call.attempts += 1
         case.attempts += 1
         if isinstance(evidence, Ambiguous) or (call.tainted and isinstance(evidence, Answered)):
-            call.sent(sent, gateway_ms_at(self._gateway, self._clock, sent))
+            call.sent(sent, self._gateway.moment(sent).latest_ms)
         _learn(case, call, evidence)
+        if case.names_differ:
+            call.standing, call.cause, call.in_doubt = Standing.ANOMALOUS, OTHER_NAMES, False
+            self._wire.names_differ(getattr(evidence, "requestId", None))
         call.sending = False
         if call.in_doubt:
             self._sink.progress(case)
@@ -278,10 +281,10 @@ class Executor:
         """
         started = self._clock.monotonic()
         self._search_budget.called()
-        oldest = oldest_ms(self._gateway, self._clock, first)
+        oldest = oldest_ms(self._gateway.moment(first))
         for attempt in count(1):
             cached = await self._reconciler.cached(case, oldest)
-            if cached is not SearchTrouble.FAILED:
+            if not isinstance(cached, SearchTrouble) or cached in _FINAL:
                 break
             delay = self._policy.delay(attempt, started, self._search_budget)
             if delay is None:
@@ -289,12 +292,13 @@ class Executor:
             await aside(self._clock.monotonic() + delay)
         if isinstance(cached, SearchTrouble):
             return cached
-        first_ms = gateway_ms_at(self._gateway, self._clock, first)  # a reply told the clock
-        older = [c for c in cached if c.created_ms is None or c.created_ms <= first_ms]
+        began = self._gateway.moment(first)  # a reply has shown the gateway's clock by now
+        older = [c for c in cached if not began.precedes(c.created_ms)]
         return sorted(older, key=lambda c: (c.created_ms or 0, c.commandId))
 
 
 _ENDS = (Standing.ANOMALOUS, Standing.NOT_FOUND)  # other calls would be about the same device
+_FINAL = (SearchTrouble.DENIED, SearchTrouble.OTHER_NAMES)  # not worth another search
 _DONE = (Standing.CANCELLED, Standing.EMPTY)  # a fresh search may show that there is more to do
 
 
@@ -347,6 +351,8 @@ def _refusal(refused: Refused) -> Standing:
 def _undiscovered(case: Case, trouble: SearchTrouble, *, first: bool) -> Standing:
     """A target whose commands could not be searched: before the first call nothing is executed."""
     case.cause = trouble.value
+    if trouble is SearchTrouble.OTHER_NAMES:
+        return Standing.ANOMALOUS
     if first:
         return Standing.FAILED
     return Standing.INCOMPLETE if case.recorded else Standing.UNKNOWN

@@ -7,6 +7,7 @@ short, `of_answer` for the usual target, of which nothing has to be kept.
 from __future__ import annotations
 
 from worker.model import (
+    UNNAMED,
     AllCached,
     Answered,
     Command,
@@ -22,9 +23,8 @@ from worker.model import (
     Result,
     Target,
 )
-from worker.run.case import Call, Case, Standing, spelled
+from worker.run.case import OTHER_NAMES, Call, Case, Standing
 
-_NOTHING_TOLD = Identity()
 _WORST_FIRST = (
     (Standing.ANOMALOUS, OutcomeKind.ANOMALOUS),
     (Standing.INCOMPLETE, OutcomeKind.CANCELLED_INCOMPLETE),
@@ -72,17 +72,19 @@ def of_answer(target: Target, answered: Answered, opened: float, now: float) -> 
         return None
     kind = OutcomeKind.NOTHING_CACHED
     results: list[CommandResult] = []
-    identity = _NOTHING_TOLD
+    told = UNNAMED
     if answered.commands:
-        kind, identity = OutcomeKind.CANCELLED, spelled(target)
+        kind = OutcomeKind.CANCELLED
     for command in answered.commands:
         results.append(CommandResult(command, "cancelled", "response", answered.requestId, 1))
-        identity = identity.completed_by(command)
+        if (joined := told.joined(command)) is None:
+            return None  # it names two devices
+        told = joined
     return Outcome(
         target,
         kind,
         tuple(results),
-        identity,
+        told,
         None,
         1,
         False,
@@ -93,6 +95,11 @@ def of_answer(target: Target, answered: Answered, opened: float, now: float) -> 
         answered.requestId,
         round((now - opened) * 1000),
     )
+
+
+def misnamed(target: Target, told: Identity) -> Outcome:
+    """What becomes of a settled target when a later reply names another device for it."""
+    return Outcome(target, OutcomeKind.ANOMALOUS, told=told, cause=OTHER_NAMES)
 
 
 def _good(case: Case) -> OutcomeKind:
@@ -139,7 +146,7 @@ def _outcome(case: Case, kind: OutcomeKind, now: float, call: Call | None) -> Ou
         target=case.target,
         kind=kind,
         commands=_results(case),
-        identity=case.identity if case.told else _NOTHING_TOLD,
+        told=case.told,
         cause=case.cause or (None if call is None else call.cause),
         attempts=case.attempts,
         tainted=case.tainted,

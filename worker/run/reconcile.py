@@ -13,9 +13,18 @@ from enum import StrEnum
 from msgspec import Struct
 
 from worker.clock import Clock
-from worker.model import Command, Page, Refused, SearchReply, Target
+from worker.model import (
+    Ambiguous,
+    Command,
+    Moment,
+    NotSent,
+    Page,
+    Refused,
+    SearchReply,
+    Target,
+)
 from worker.run.auth import turned_down
-from worker.run.case import Call, Case, Standing
+from worker.run.case import OTHER_NAMES, OTHER_SPELLING, Call, Case, Standing
 from worker.run.course import aside
 from worker.run.retry import RetryPolicy
 from worker.run.wire import Gateway, Wire
@@ -42,6 +51,11 @@ class SearchTrouble(StrEnum):
 
     FAILED = "search_failed"
     DENIED = "search_denied"
+    OTHER_SPELLING = OTHER_SPELLING
+    OTHER_NAMES = OTHER_NAMES
+
+
+_SETTLES_NOTHING_LATER = (SearchTrouble.DENIED, SearchTrouble.OTHER_NAMES)
 
 
 class Finding(StrEnum):
@@ -58,6 +72,7 @@ class Sight(Struct, frozen=True):
     finding: Finding
     found: tuple[Command, ...]  # newly found in state 2: cancelled, by us or by somebody
     states: Mapping[str, int]  # the state each command was seen in
+    newer: bool = False  # commands were cached after the last send
 
 
 def compare(
@@ -67,23 +82,19 @@ def compare(
     asked: str | None,
     recorded: frozenset[str],
     elsewhere: frozenset[str],
-    last_sent_ms: int,
+    last_sent: Moment,
 ) -> Sight:
     """Conclude from the commands seen in state 1 and then in state 2.
 
     asked is the id of a call by id, None for a cancel-all; recorded holds the ids that this target
-    has on record, elsewhere those that another target or an earlier run has; last_sent_ms is the
-    gateway's clock at the last send, read as late as it can have been.
+    has on record, elsewhere those that another target or an earlier run has; commands younger
+    than last_sent do not count.
     """
     cached = [c for c in cached if asked is None or c.commandId == asked]
     cancelled = [c for c in cancelled if asked is None or c.commandId == asked]
     gone = {c.commandId for c in cancelled} | recorded
-    left = [
-        c
-        for c in cached
-        if c.commandId not in gone
-        and (asked is not None or c.created_ms is None or c.created_ms <= last_sent_ms)
-    ]
+    still = [c for c in cached if c.commandId not in gone]
+    left = [c for c in still if asked is not None or not last_sent.precedes(c.created_ms)]
     found = tuple(c for c in cancelled if c.commandId not in recorded | elsewhere)
     if not left:
         finding = Finding.DONE
@@ -92,7 +103,7 @@ def compare(
     else:
         finding = Finding.NOT_DONE
     states = {c.commandId: 1 for c in cached} | {c.commandId: 2 for c in cancelled}
-    return Sight(finding, found, states)
+    return Sight(finding, found, states, newer=len(left) < len(still))
 
 
 class Reconciler:
@@ -123,7 +134,7 @@ class Reconciler:
         for _ in range(self.rules.tries):
             await aside(self._clock.monotonic() + self.rules.wait)
             seen = await self._sight(case, call)
-            if seen is SearchTrouble.DENIED:
+            if seen in _SETTLES_NOTHING_LATER:
                 break
             if isinstance(seen, Sight):
                 case.record(call, seen.found, "search", None)
@@ -138,11 +149,14 @@ class Reconciler:
         for page_no in range(1, _MOST_PAGES + 1):
             page = await self.page(case.target, state, page_no)
             if not isinstance(page, Page):
-                return SearchTrouble.DENIED if is_denied(page) else SearchTrouble.FAILED
+                return _trouble(page)
             for command in page.commands:
                 case.meet(command)
                 if command.created_ms is None or command.created_ms >= oldest_ms:
                     found[command.commandId] = command
+            if case.names_differ:
+                self._wire.names_differ(page.requestId)
+                return SearchTrouble.OTHER_NAMES
             read += len(page.commands)
             oldest = page.commands[-1].created_ms if page.commands else None
             if not page.commands or read >= page.total or (oldest or oldest_ms) < oldest_ms:
@@ -186,11 +200,15 @@ class Reconciler:
             asked=call.commandId,
             recorded=case.recorded_for(call),
             elsewhere=frozenset(elsewhere),
-            last_sent_ms=gateway_ms_at(self._gateway, self._clock, call.last_sent),
+            last_sent=self._moment(call.last_sent),
         )
 
     def _oldest(self, call: Call) -> int:
-        return oldest_ms(self._gateway, self._clock, call.first_sent, call.first_sent_ms)
+        return oldest_ms(self._moment(call.first_sent), call.first_sent_ms)
+
+    def _moment(self, at: float | None) -> Moment:
+        """A monotonic moment, None: now."""
+        return self._gateway.moment(self._clock.monotonic() if at is None else at)
 
 
 def is_denied(reply: SearchReply) -> bool:
@@ -198,29 +216,29 @@ def is_denied(reply: SearchReply) -> bool:
     return isinstance(reply, Refused) and (not reply.transient or turned_down(reply))
 
 
-def oldest_ms(
-    gateway: Gateway, clock: Clock, moment: float | None, known_ms: int | None = None
-) -> int:
-    """How far back commands matter to a call first sent at a past monotonic moment (None: now).
+def oldest_ms(first_sent: Moment, known_ms: int | None = None) -> int:
+    """How far back commands matter to a call that was first sent then, Unix ms.
 
     known_ms is what an earlier pass or process noted of it, gateway's clock; it may have been read
     while the local clock was wrong, so that it never moves the end towards now.
     """
-    age = 0.0 if moment is None else clock.monotonic() - moment
-    sent_ms = gateway.earliest_ms() - int(age * 1000)
-    return min(sent_ms, known_ms or sent_ms) - LOOK_BACK_MS
+    sent_ms = min(first_sent.earliest_ms, known_ms or first_sent.earliest_ms)
+    return sent_ms - LOOK_BACK_MS - first_sent.apart_ms
 
 
-def gateway_ms_at(gateway: Gateway, clock: Clock, moment: float | None) -> int:
-    """The gateway's clock at a past monotonic moment (None: now), by what replies told of it."""
-    age = 0.0 if moment is None else clock.monotonic() - moment
-    return gateway.gateway_ms() - int(age * 1000)
+def _trouble(reply: NotSent | Refused | Ambiguous) -> SearchTrouble:
+    if is_denied(reply):
+        return SearchTrouble.DENIED
+    other = isinstance(reply, Ambiguous) and reply.cause == SearchTrouble.OTHER_SPELLING
+    return SearchTrouble.OTHER_SPELLING if other else SearchTrouble.FAILED
 
 
 def _conclude(case: Case, call: Call, seen: Sight | SearchTrouble) -> None:
     recorded = bool(case.recorded_for(call))
     if isinstance(seen, SearchTrouble):
         call.standing = Standing.INCOMPLETE if recorded else Standing.UNKNOWN
+        if seen is SearchTrouble.OTHER_NAMES:
+            call.standing = Standing.ANOMALOUS
         call.cause = seen.value
         return
     call.in_doubt = False
@@ -229,3 +247,5 @@ def _conclude(case: Case, call: Call, seen: Sight | SearchTrouble) -> None:
         call.state = seen.states.get(call.commandId)
     if seen.finding is Finding.DONE:
         call.standing = Standing.CANCELLED if recorded else Standing.EMPTY
+        if seen.newer and not recorded:
+            call.cause = "newer_cached"

@@ -81,6 +81,10 @@ class Recorder:
         self.writer.put(Entry(outcome.target.ordinal, pass_no, commands, outcome))
         self._observer.settled(outcome)
 
+    def replace(self, outcome: Outcome, pass_no: int) -> None:
+        """A settled target ends otherwise: a record of a further pass replaces the first."""
+        self.writer.put(Entry(outcome.target.ordinal, pass_no, (), outcome))
+
     def put_off(self, case: Case, cause: str) -> None:
         """Back to the plan: all of it is proven unsent."""
         self._put(case, Deferral(cause, case.attempts))

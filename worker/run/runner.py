@@ -17,7 +17,7 @@ import anyio
 from worker.clock import Clock
 from worker.errors import LedgerError
 from worker.ledger.entry import ClaimedTarget
-from worker.model import Answered, CancelAll, CancelOne, Evidence, Listed, Outcome, Stop
+from worker.model import UNNAMED, Answered, CancelAll, CancelOne, Evidence, Listed, Outcome, Stop
 from worker.run.agenda import Agenda, Course
 from worker.run.case import Call, Case
 from worker.run.course import drive
@@ -128,6 +128,7 @@ class Runner:
         """A case with what the ledger knows of its target."""
         opened = self._clock.monotonic() if opened is None else opened
         case = Case(claimed.target, claimed.pass_no, opened)
+        case.told = claimed.told
         for result in claimed.commands:
             if result.result == "cancelled":  # what else became of a command proves nothing now
                 case.recorded[result.command.commandId] = result
@@ -180,7 +181,7 @@ class Runner:
         outcome = case = None
         done = False
         try:
-            if type(said) is Answered:
+            if type(said) is Answered and claimed.told is UNNAMED:
                 outcome = of_answer(claimed.target, said, sent, self._clock.monotonic())
             if outcome is None and not isinstance(said, Exception):
                 case = self._open(claimed, sent)

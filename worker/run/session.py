@@ -11,15 +11,18 @@ from typing import Protocol
 
 import anyio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from worker.clock import Clock
 from worker.errors import LedgerError, RefusedError
 from worker.ledger.entry import ClaimedTarget
 from worker.ledger.writer import Writer
-from worker.model import Device, Refused, Requests, Stop, Target
+from worker.model import UNNAMED, Device, Identity, Page, Refused, Requests, Stop, Target
 from worker.run.auth import AuthRule, turned_down
+from worker.run.case import Case
 from worker.run.course import stay
 from worker.run.executor import Executor
+from worker.run.outcome import misnamed
 from worker.run.pace import Pace
 from worker.run.reconcile import LookupRules, Reconciler, is_denied
 from worker.run.record import Observer, Recorder
@@ -82,6 +85,7 @@ class Ending(Struct):
     findings: Findings | None
     internal_errors: int
     durable: bool  # everything that happened is in the ledger
+    advice: str | None = None  # what to change in the list, where replies showed that
 
 
 class Session:
@@ -132,6 +136,9 @@ class Session:
         self._safety = Safety(rules.abort, rules.max_commands, rules.orgId)
         self._intents: Mapping[Device, int] = {}
         self._in_doubt_since: int | None = None  # of the leg at hand
+        self._probed: tuple[int, Identity] | None = None  # how a reply named the probe's target
+        self._misnamed: Sequence[tuple[Target, Identity]] = ()  # found by the verification
+        self._after_all = 0  # a pass behind all others: its record replaces theirs
         self._served = anyio.Event()  # the writer has ended
         self._runner = Runner(
             executor,
@@ -169,6 +176,8 @@ class Session:
                 await self._writer.flush()
                 if verify is not None and self._switch.stop is None:
                     findings = await self._verify(verify(), began)
+                    for target, told in self._misnamed:
+                        self._recorder.replace(misnamed(target, told), self._after_all)
             except RefusedError as refused:
                 refusal = refused
             except Halted:
@@ -185,6 +194,7 @@ class Session:
             findings,
             self._runner.internal_errors,
             durable,
+            self._wire.advice(),
         )
 
     async def look(
@@ -232,6 +242,14 @@ class Session:
                 f"the gateway refuses it for orgId {probe.orgId}: {told}; nothing was "
                 f"cancelled. {advice}"
             )
+        if isinstance(reply, Page):
+            case = Case(probe, 0, self._clock.monotonic())
+            for command in reply.commands:
+                case.meet(command)
+            if case.names_differ:
+                self._wire.names_differ(reply.requestId)
+            if case.told is not UNNAMED:
+                self._probed = (probe.ordinal, case.told)
 
     async def _wait(self, moment: float) -> None:
         await self._switch.sleep(moment - self._clock.monotonic())
@@ -245,6 +263,7 @@ class Session:
             await self._leg(leg, may_put_off=retry.passes > 0, waiting=waiting)
             put_off += tuple(self._runner.put_off)
         pass_no = max((leg.pass_no for leg in legs), default=0)
+        self._after_all = pass_no + retry.passes + 1
         for later in range(1, retry.passes + 1):
             if not put_off or not await self._switch.sleep(retry.cooldown):
                 return
@@ -263,27 +282,35 @@ class Session:
         doubtful = leg.in_doubt_since is not None
         self._writer.open_pass(leg.pass_no, leg.members, leg.limit, in_doubt=doubtful)
         while self._switch.stop is None and (batch := await self._writer.claim()):
-            yield batch
+            yield [self._as_probed(claimed) for claimed in batch] if self._probed else batch
+
+    def _as_probed(self, claimed: ClaimedTarget) -> ClaimedTarget:
+        """The target that the probe searched has been named once already."""
+        if self._probed is None or self._probed[0] != claimed.target.ordinal:
+            return claimed
+        told, self._probed = self._probed[1], None
+        return replace(claimed, told=claimed.told.completed_by(told))
 
     async def _verify(
         self, targets: AsyncIterator[Sequence[Subject]], began: float
     ) -> Findings | None:
         """Search again; began is the monotonic moment of the run's beginning."""
-
-        def began_ms() -> int:
-            age_ms = round((self._clock.monotonic() - began) * 1000)
-            return self._gateway.gateway_ms() - age_ms
-
         verifier = Verifier(
-            self._reconciler, self._switch, self._clock, self._rules.concurrency, began_ms
+            self._reconciler,
+            self._switch,
+            self._clock,
+            self._rules.concurrency,
+            lambda: self._gateway.moment(began),
         )
-        return await verifier.verify(targets)
+        findings = await verifier.verify(targets)
+        self._misnamed = verifier.misnamed
+        return findings
 
     def _doubt(self, claimed: ClaimedTarget) -> tuple[int, int] | None:
         """When a target may have been called before: first and last, gateway's clock."""
         if not self._intents and self._in_doubt_since is None and claimed.doubt is None:
             return None
-        now_ms = self._gateway.gateway_ms()
+        now_ms = self._gateway.moment(self._clock.monotonic()).latest_ms
         since = [self._intents.get(claimed.target.device), self._in_doubt_since]
         if claimed.doubt is not None:
             since.append(claimed.doubt.first_sent_ms)

@@ -13,7 +13,16 @@ import anyio
 from msgspec import Struct
 
 from worker.clock import Clock
-from worker.model import Identity, Listed, OutcomeKind, Target, Verified
+from worker.model import (
+    UNNAMED,
+    Identity,
+    Listed,
+    Moment,
+    OutcomeKind,
+    Target,
+    Verified,
+    spelled,
+)
 from worker.run.case import Case
 from worker.run.course import stay
 from worker.run.reconcile import Reconciler, SearchTrouble
@@ -25,10 +34,10 @@ TOUCHED = frozenset({OutcomeKind.CANCELLED, OutcomeKind.CANCELLED_INCOMPLETE, Ou
 
 
 class Subject(Struct, frozen=True):
-    """A target to search again, and all that is known of its device's names."""
+    """A target to search again, and what replies named so far."""
 
     target: Target
-    identity: Identity
+    told: Identity = UNNAMED
 
 
 class StillCached(Struct, frozen=True):
@@ -64,14 +73,15 @@ class Verifier:
         switch: Switch,
         clock: Clock,
         concurrency: int,
-        began_ms: Callable[[], int],
+        began: Callable[[], Moment],
     ) -> None:
-        """began_ms: when the run began, by the gateway's clock as far as it is known by now."""
+        """began: when the run began, by the gateway's clock as far as it is known by now."""
         self._reconciler = reconciler
         self._switch = switch
         self._clock = clock
         self._concurrency = concurrency
-        self._began_ms = began_ms
+        self._began = began
+        self.misnamed: list[tuple[Target, Identity]] = []  # a reply named another device
 
     async def verify(self, subjects: AsyncIterator[Sequence[Subject]]) -> Findings | None:
         """What is still cached of these; None when the run stopped meanwhile."""
@@ -104,7 +114,7 @@ class Verifier:
                     if findings.denied:
                         return
                     try:
-                        if not await self._settled(subject.target, findings, last=last):
+                        if not await self._settled(subject, findings, last=last):
                             again.append(subject)
                     except Halted:
                         return
@@ -114,21 +124,26 @@ class Verifier:
                 group.start_soon(labour)
         return again
 
-    async def _settled(self, target: Target, findings: Findings, *, last: bool) -> bool:
+    async def _settled(self, subject: Subject, findings: Findings, *, last: bool) -> bool:
         """Search one target; False when a later try may show something else."""
+        target = subject.target
         case = Case(target, 0, self._clock.monotonic())
+        case.told = subject.told
         search = self._reconciler.cached(case, oldest_ms=0)  # nothing stays cached for long
         cached = await stay(search, self._wait)
         if cached is SearchTrouble.DENIED:
             findings.denied = True
+            return True
+        if cached is SearchTrouble.OTHER_NAMES:
+            self.misnamed.append((target, case.told))
             return True
         if isinstance(cached, SearchTrouble):
             findings.unsearched += int(last)
             return last
         asked = target.scope.commandIds if isinstance(target.scope, Listed) else None
         ours = [c for c in cached if asked is None or c.commandId in asked]
-        began_ms = self._began_ms()
-        old = [c for c in ours if c.created_ms is None or c.created_ms <= began_ms]
+        began = self._began()
+        old = [c for c in ours if not began.precedes(c.created_ms)]
         if old and not last:
             return False
         findings.targets += 1
@@ -145,14 +160,16 @@ def _by_device(subjects: Sequence[Subject]) -> list[list[Subject]]:
     """The subjects, those of one device together as far as replies told."""
     groups: dict[tuple[str | None, ...], list[Subject]] = {}
     for subject in subjects:
-        names = [name for name in _names(subject.identity) if name in groups]
+        names = [name for name in _names(subject) if name in groups]
         known = {id(groups[name]): groups[name] for name in names}  # two where this one joins them
         alike = [*chain.from_iterable(known.values()), subject]
         for each in alike:
-            groups.update(dict.fromkeys(_names(each.identity), alike))
+            groups.update(dict.fromkeys(_names(each), alike))
     return list({id(group): group for group in groups.values()}.values())
 
 
-def _names(identity: Identity) -> list[tuple[str | None, ...]]:
-    pair = (identity.productKey, identity.deviceKey)
-    return [name for name in (pair, (identity.assetId,)) if None not in name]
+def _names(subject: Subject) -> set[tuple[str | None, ...]]:
+    """Every name of the device: the job's, and those that replies gave it."""
+    named = (spelled(subject.target.device), subject.told)
+    pairs = {(each.productKey, each.deviceKey) for each in named}
+    return {name for name in pairs | {(each.assetId,) for each in named} if None not in name}

@@ -16,10 +16,12 @@ from worker.clock import Clock
 from worker.model import (
     Ambiguous,
     Answered,
+    AssetId,
     CancelAll,
     CancelCall,
     Device,
     Evidence,
+    Moment,
     NotSent,
     Page,
     Refused,
@@ -28,6 +30,7 @@ from worker.model import (
     Stop,
 )
 from worker.run.auth import AuthRule, turned_down
+from worker.run.case import OTHER_NAMES, OTHER_SPELLING
 from worker.run.pace import Pace
 from worker.run.retry import RetryPolicy
 from worker.run.stop import Bounds, Switch
@@ -60,11 +63,8 @@ class Gateway(Protocol):
     ) -> SearchReply:
         """Ask for one page of a device's commands in a state, newest first."""
 
-    def gateway_ms(self) -> int:
-        """The latest that the gateway's clock can read now, Unix ms."""
-
-    def earliest_ms(self) -> int:
-        """The earliest that it can read now: a local clock that was set forward moves it not."""
+    def moment(self, at: float) -> Moment:
+        """What the gateway's clock read at a monotonic moment, now or past."""
 
 
 class Watcher(Protocol):
@@ -111,12 +111,22 @@ class Wire:
         self._throttled_in_a_row = 0
         self._answered = False  # a cancel was
         self._cancel_all_answered = False
+        self._named_as_asked = False  # a row of a reply had the identity that was asked for
+        self._named_otherwise: Device | None = None  # the first whose rows had only the other
         self._cancels = self._searches = self._repeated = 0
 
     @property
     def requests(self) -> Requests:
         """How many were sent so far."""
         return Requests(self._cancels, self._searches, self._repeated)
+
+    def advice(self) -> str | None:
+        """What to change in the list: no row of a reply had the identity that was asked for."""
+        if self._named_as_asked or self._named_otherwise is None:
+            return None
+        by_asset = isinstance(self._named_otherwise, AssetId)
+        other = "productKey and deviceKey" if by_asset else "assetId"
+        return f"no row of a reply had the identity asked for: list these devices by {other}"
 
     def launch(self, call: CancelCall, now: float, landed: Landed) -> bool:
         """Send a first attempt now (monotonic); False where anything has to be waited for.
@@ -150,6 +160,7 @@ class Wire:
         request = partial(self._gateway.cancel, call, refused_before=refused_before)
         evidence = await self._send(request, departs)
         self._count(again=again)
+        self._note_names(call.device, evidence)
         self._weigh(evidence, call.device)
         self._check_first(call, evidence)
         self._check_halted(evidence)
@@ -163,6 +174,7 @@ class Wire:
             partial(self._gateway.search, device, orgId, state, page, refused_before=refused_before)
         )
         self._searches += 1
+        self._note_names(device, reply)
         self._weigh(reply, None)
         self._check_halted(reply)
         return reply
@@ -206,6 +218,8 @@ class Wire:
             self._pace.release(ticket, congested=False)
             self._cancels += 1
             self._throttled_in_a_row = 0
+            if said.commands:
+                self._named_as_asked = True
             if not self._answered:
                 self._check_first(call, said)
             landed(said)
@@ -217,12 +231,19 @@ class Wire:
             else:
                 self._pace.release(ticket, congested=_is_congested(said))
                 self._count(again=False)
+                self._note_names(call.device, said)
                 self._weigh(said, call.device)
                 self._check_first(call, said)
                 told = None if turned_down(said) else said
         except Exception as bug:  # noqa: BLE001 - one call's, and to be told as such
             told = bug
         landed(told)
+
+    def _note_names(self, device: Device, reply: Evidence | SearchReply) -> None:
+        if isinstance(reply, Answered | Page):
+            self._named_as_asked |= bool(reply.commands)
+        elif reply.cause == OTHER_SPELLING and self._named_otherwise is None:
+            self._named_otherwise = device
 
     def _count(self, *, again: bool) -> None:
         self._cancels += 1
@@ -314,6 +335,10 @@ class Wire:
                 )
         self._cancel_all_answered = True
 
+    def names_differ(self, requestId: str | None) -> None:
+        """Replies about one target named two devices: which one is cancelled is not known."""
+        self._throw("anomaly", _ANOMALIES[OTHER_NAMES], requestId)
+
     def _throw(self, rule: str, message: str, requestId: str | None) -> None:
         ids = (requestId,) if requestId else ()
         self._switch.throw(Stop(rule, message, count=1, of=1, request_ids=ids))
@@ -323,6 +348,8 @@ _ANOMALIES = {
     "other_device": "a reply was about another device than the one asked for",
     "other_command": "a reply was about another command than the one asked for",
     "malformed_id": "a reply held a commandId that is not a number of 1 to 32 digits",
+    "too_many_commands": "a reply listed more than 1,000 commands; a device holds 50",
+    OTHER_NAMES: "two replies about one target named two devices",
 }
 
 
