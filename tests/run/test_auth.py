@@ -89,8 +89,8 @@ def test_the_message_names_how_many_and_the_requests() -> None:
     assert stop is not None
     assert (stop.rule, stop.count, stop.of, stop.request_ids) == ("auth", 2, 2, ("r1", "r2"))
     assert stop.message == (
-        "the gateway turned down every token, in calls of 2 targets, that it had just given: are "
-        "the keys for this gateway, is this machine's clock right?; no"
+        "the gateway turned down 2 tokens in a row that it had just given, at cancels of 2 "
+        "targets: are the keys for this gateway, is this machine's clock right?; no"
     )
 
 

@@ -49,7 +49,12 @@ class AuthRule:
             enough = 1
         if count < enough:
             return None
-        told = "a token" if count == 1 else f"every token, in calls of {count} targets,"
-        what = f"the gateway turned down {told} that it had just given: {_CHECK}"
-        said = "; ".join(filter(None, (what, refused.message)))
+        what = "a token that it had just given"
+        if count > 1:
+            what = (
+                f"{refused.fresh_tokens} tokens in a row that it had just given, at cancels of "
+                f"{count} targets"
+            )
+        told = f"the gateway turned down {what}: {_CHECK}"
+        said = "; ".join(filter(None, (told, refused.message)))
         return Stop("auth", said, count, enough, tuple(self._request_ids[-5:]))
