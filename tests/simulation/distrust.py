@@ -149,10 +149,6 @@ class Distrust:
         token.row |= {exchange.key}
         begun = max(1, len(start.opened - start.closed))
         held.may_stop |= not held.ever or len(token.row) >= min(_ENOUGH, begun)
-        if held.blurred:
-            return
-        done = start.terminal | {outcome.target.ordinal for outcome in start.settled}
-        unsettled = set(range(len(start.listing.rows))) - done
-        enough = min(_ENOUGH, len(unsettled)) if unsettled <= start.opened else _ENOUGH
-        if not held.ever or len(token.row) >= enough:
+        # Fewer are enough once the worker knows that no target is left, which nobody else can see.
+        if not held.blurred and (not held.ever or len(token.row) >= _ENOUGH):
             self._world.witness.must_stop_now(start, "auth")
