@@ -45,7 +45,7 @@ def draw(seed: int, kind: str, devices: int) -> Unrest | None:
         return None
     what = chance.choice(("deaths", "deaths", "late", "late", "device", "devices", "searches"))
     barred: frozenset[int] = frozenset()
-    if what in ("device", "devices"):
+    if what in ("device", "devices") or (what == "late" and chance.random() < 0.5):
         most = 1 if what == "device" else max(1, devices // 2)
         barred = frozenset(chance.randrange(devices) for _ in range(chance.randint(1, most)))
     dies = what in ("deaths", "late") or chance.random() < 0.3
