@@ -73,7 +73,8 @@ def expected_exit(setup: Setup, start: Start, tally: Counter[str]) -> int:
     ending = start.ending
     assert ending is not None
     rule = ending.stop.rule if ending.stop else None
-    left = tally["not_attempted"] > 0 and setup.limit is None
+    beyond = 0 if setup.limit is None else max(0, sum(tally.values()) - setup.limit)
+    left = tally["not_attempted"] > beyond
     if not ending.durable or rule == "record":
         return 6
     if rule in _SAFETY:

@@ -160,3 +160,16 @@ def test_no_secret_reaches_any_output(tmp_path: Path) -> None:
         told += [path.read_bytes() for path in tmp_path.iterdir() if path.is_file()]
         assert not [text for text in told if SECRET.encode() in text]
         assert ORG.encode() in b"".join(told)
+
+
+def test_a_deadline_within_the_limit_leaves_work(tmp_path: Path) -> None:
+    """--limit reached is an end (0); a deadline before that leaves work (8)."""
+    slow = Profile("slow", cancel=Faults(slow=1.0, wait=(4.0, 4.0)))  # x 0.05
+    with stage(tmp_path, slow) as gateway:
+        job = gateway.job("bounded", devices(40), limits="{deadline: 700ms, concurrency: 1}")
+        code, document = gateway.run("run", job, "--yes", "--limit", "20")
+        assert document["stop"]["rule"] == "deadline"
+        assert 20 < document["outcomes"]["not_attempted"] < 40
+        assert code == 8
+        code, document = gateway.run("run", job, "--yes", "--limit", "1")
+        assert (code, document["outcomes"]["not_attempted"]) == (0, 39)

@@ -193,7 +193,7 @@ def _conclude(order: Order, office: Office, ending: Ending, rehearsal: Rehearsal
         verify_required=terms.verify_written and stop is None,
         internal_errors=ending.internal_errors,
         record_durable=ending.durable and lost is None,
-        work_left=counts[OutcomeKind.NOT_ATTEMPTED] > 0 and terms.limit is None,
+        work_left=counts[OutcomeKind.NOT_ATTEMPTED] > _beyond(order),
         differences=len(rehearsal.differences) if rehearsal else 0,
     )
     end = RunEnd(
@@ -207,6 +207,12 @@ def _conclude(order: Order, office: Office, ending: Ending, rehearsal: Rehearsal
     )
     office.store.finish(run_id, end, rehearsal)
     return end
+
+
+def _beyond(order: Order) -> int:
+    """How many targets --limit leaves out: not attempting these is what was asked for."""
+    limit = order.terms.limit
+    return 0 if limit is None else max(0, order.record.targets - limit)
 
 
 def report(order: Order, office: Office, end: RunEnd) -> Result:
