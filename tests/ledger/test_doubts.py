@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from tests.ledger.plans import claim, counted, devices, mark, outcome, plan, put_off, record, told
+from tests.ledger.plans import (
+    claim,
+    counted,
+    devices,
+    mark,
+    new_run,
+    outcome,
+    plan,
+    put_off,
+    record,
+    staged,
+    told,
+)
 from worker.ledger.entry import Doubt, DoubtMark, Entry
 from worker.ledger.store import Store
 from worker.model import OutcomeKind
@@ -167,3 +179,40 @@ def test_many_deferred(store: Store) -> None:
     claim(store, 10_050)
     record(store, *(put_off(n) for n in range(10_050)))
     assert list(store.deferred("r1")) == list(range(10_050))
+
+
+def test_assumed_sent(store: Store, url: str) -> None:
+    """Row 106: of a restored ledger, all without an outcome is in doubt since the first start."""
+    plan(store, devices(10))  # started at 2000
+    claim(store, 6, now_ms=5000)
+    record(store, outcome(0), put_off(1), outcome(2, "failed"), put_off(3), mark(4, first=5100))
+    store.assume_sent("r1", limit=8)
+    store.close()
+    again = Store.open(url)
+    seen = [(doubt.ordinal, doubt.pass_no, doubt.claimed_ms) for doubt in again.in_doubt("r1")]
+    assert seen == [
+        (1, 2, 2000),
+        (3, 2, 2000),
+        (4, 1, 5000),
+        (5, 1, 5000),
+        (6, 1, 2000),
+        (7, 1, 2000),
+    ]
+    assert (list(again.deferred("r1")), again.unclaimed("r1")) == ([], range(8, 10))
+    assert counted(again) == {"nothing_cached": 1, "failed": 1, "unknown": 6, "not_attempted": 2}
+    again.assume_sent("r1", limit=8)  # said twice
+    assert [doubt.ordinal for doubt in again.in_doubt("r1")] == [1, 3, 4, 5, 6, 7]
+    record(again, *(outcome(ordinal, pass_no=3) for ordinal in (1, 3, 4, 5, 6, 7)))
+    assert again.in_doubt("r1") == []
+    again.close()
+
+
+def test_assumed_sent_before_it_was_started(store: Store) -> None:
+    """The backup may be older than the start: nothing was sent before the plan."""
+    with store.draft() as draft:
+        draft.add([staged("d0"), staged("d1", 2)])
+        store.freeze(draft, new_run(planned_ms=1500), ["a.yaml"])
+    store.assume_sent("r1")
+    store.start("r1", 9000)
+    assert store.in_doubt("r1") == [Doubt(0, 1, 1500), Doubt(1, 1, 1500)]
+    assert (store.run("r1").first_started_ms, store.run("r1").started_ms) == (1500, 9000)

@@ -44,6 +44,7 @@ def everything(store: Store) -> None:
     store.resolve("r1")
     store.last_pass("r1")
     store.planned("r1")
+    store.assume_sent("r1")
     store.commit("r1", [], now_ms=1, clock_apart_ms=2500)
     store.keep_pause("https://gw", 5)
     store.pause("https://gw")

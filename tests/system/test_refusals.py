@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,36 @@ def test_above_the_ceiling_no_flag_is_offered(tmp_path: Path) -> None:
         assert done.returncode == 7
         assert "no more than 4 (ceiling.max_devices): split the list" in done.stderr
         assert "--max-devices" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE meta SET value = '99'", "written by a newer cancel-worker (schema 99)"),
+        (
+            "UPDATE run SET settings = CAST(json_set(settings || '', '$.window', 1) AS BLOB)",
+            "unknown field `window`",
+        ),
+    ],
+    ids=["ledger", "settings"],
+)
+def test_what_a_newer_version_wrote_is_not_worked_off(
+    tmp_path: Path, statement: str, said: str
+) -> None:
+    """A ledger, or the settings of a run, that this version cannot read whole: 2, nothing sent."""
+    with stage(tmp_path, busy=0.5) as gateway:
+        assert gateway.command("plan", gateway.job("newer", devices(5))).returncode == 0
+        with sqlite3.connect(gateway.ledger) as raw:
+            raw.execute(statement)
+        raw.close()
+        for words in (
+            ["run", "--yes", "--plan", "last"],
+            ["resume", "--yes", "last"],
+            ["verify", "last"],
+        ):
+            done = gateway.command(*words)
+            assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+        assert gateway.world.truth().requests == {}
 
 
 @pytest.mark.parametrize("words", [("serve",), ("run", "j.yaml", "--allow", "5")])

@@ -174,6 +174,9 @@ def resume(
     max_age: Annotated[
         str | None, Option("--max-age", help="Refuse an older plan (24h; 7d by id).")
     ] = None,
+    assume_sent: Annotated[
+        bool, Option("--assume-sent", help="Of a restored ledger: look up all without an outcome.")
+    ] = False,
     yes: Yes = False,
     rate: Rate = None,
     concurrency: Concurrency = None,
@@ -196,7 +199,7 @@ def resume(
         yes=yes,
         as_json=output is Output.JSON,
     )
-    _leave(resuming.resume(run, ask, retry=retry, max_age=max_age))
+    _leave(resuming.resume(run, ask, retry=retry, max_age=max_age, assume_sent=assume_sent))
 
 
 @app.command()

@@ -34,8 +34,13 @@ _RETRIED = {
 _MAX_AGE = {"all_cached": 24 * 3600.0, "listed": 7 * 24 * 3600.0}  # seconds
 
 
-def resume(run: str, ask: Ask, *, retry: str | None, max_age: str | None) -> Done:
-    """Finish a run from the ledger alone."""
+def resume(
+    run: str, ask: Ask, *, retry: str | None, max_age: str | None, assume_sent: bool
+) -> Done:
+    """Finish a run from the ledger alone.
+
+    assume_sent: the ledger is older than the last requests, as after a restore.
+    """
     specs = report_specs(ask.reports, several=False)
     kinds = _kinds(retry)
     settings = desk.settings_of(ask.common)
@@ -46,42 +51,57 @@ def resume(run: str, ask: Ask, *, retry: str | None, max_age: str | None) -> Don
             record = office.store.run(record.run_id)  # as it is now that nobody works on it
             terms = relimited(terms_of(record), ask, settings)
             _check_resumable(record, max_age, office)
-            legs = what_is_left(office.store, record, terms.limit, kinds)
+            legs = what_is_left(office.store, record, terms.limit, kinds, assume_sent=assume_sent)
             until_ms = asking.until(ask.until, office.clock)
             [files] = open_all_reports(specs, [(record, terms)], office)
-            order = Order(record, terms, legs, files, until_ms, resumed=True)
+            order = Order(
+                record, terms, legs, files, until_ms, resumed=True, assume_sent=assume_sent
+            )
             if not legs and record.end is not None:
                 desk.say(f"run {record.run_id} is complete: nothing is sent")
                 result = report(order, office, record.end)
                 show(result, ask)
                 return done([result])
             left = sum(len(leg.members or ()) for leg in legs)
-            left += len(office.store.unclaimed(record.run_id))
+            left += 0 if assume_sent else len(office.store.unclaimed(record.run_id))
             what = f"resume run {record.run_id}: {left} of {record.targets} devices left"
+            if assume_sent:
+                what += ", each looked up before it is called"
             return done([carry_out_asked(order, what, office, ask)])
 
 
 def what_is_left(
-    store: Store, record: RunRecord, limit: int | None, kinds: Sequence[OutcomeKind] = ()
+    store: Store,
+    record: RunRecord,
+    limit: int | None,
+    kinds: Sequence[OutcomeKind] = (),
+    *,
+    assume_sent: bool = False,
 ) -> tuple[Leg, ...]:
     """In doubt or unknown first, then what was never claimed, then what goes again.
 
-    kinds are final outcomes that are sent again because somebody asks for it.
+    kinds are final outcomes that are sent again because somebody asks for it. With assume_sent
+    nothing is called before it was looked up; `Store.assume_sent` notes that before the run begins.
     """
     run_id = record.run_id
     since_ms = record.first_started_ms or record.planned_ms
-    next_pass = store.last_pass(run_id) + 1
+    next_pass = store.last_pass(run_id) + (2 if assume_sent else 1)  # one holds that note
     in_doubt = (doubt.ordinal for doubt in store.in_doubt(run_id))
     unsure = {*in_doubt, *store.ordinals_with_outcome(run_id, _UNCERTAIN)}
+    unclaimed = store.unclaimed(run_id)
+    if limit is not None:
+        unclaimed = unclaimed[: max(0, limit - unclaimed.start)]
+    if assume_sent:
+        unsure |= {*store.deferred(run_id), *unclaimed}
     again = {*chain(store.deferred(run_id), store.ordinals_with_outcome(run_id, kinds))} - unsure
     legs = []
     if unsure:
         legs.append(Leg(next_pass, tuple(sorted(unsure)), in_doubt_since=since_ms))
-    unclaimed = store.unclaimed(run_id)
-    if unclaimed and (limit is None or unclaimed.start < limit):
+    if unclaimed and not assume_sent:
         legs.append(Leg(1, limit=limit))
     if again:
-        legs.append(Leg(next_pass + 1, tuple(sorted(again))))
+        since = since_ms if assume_sent else None
+        legs.append(Leg(next_pass + 1, tuple(sorted(again)), in_doubt_since=since))
     return tuple(legs)
 
 

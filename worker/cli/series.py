@@ -77,6 +77,7 @@ class Order(Struct, frozen=True):
     reports: tuple[ReportFile, ...] = ()
     until_ms: int | None = None
     resumed: bool = False
+    assume_sent: bool = False  # the ledger was restored: what has no outcome may have been sent
 
 
 class Result(Struct, frozen=True):
@@ -100,6 +101,8 @@ def carry_out(order: Order, office: Office) -> Result:
     Raises RefusedError before anything was cancelled.
     """
     record, clock = order.record, office.clock
+    if order.assume_sent:
+        office.store.assume_sent(record.run_id, order.terms.limit)
     office.store.start(record.run_id, clock.wall_ms())
     engine = Engine(office.store, office.log, clock)
     runlog = RunLog(office.log, clock, record.run_id, record.job, record.orgId)

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Select,
     bindparam,
     func,
+    insert,
     literal_column,
     or_,
     select,
@@ -70,6 +71,22 @@ def in_doubt(
     within = sorted(o for o in seen if lo <= o and (hi is None or o <= hi))
     marks = marks_of(connection, run, within)
     return {o: Doubt(o, *seen[o], marks.get(o)) for o in within}
+
+
+def assume(
+    connection: Connection, run: int, put_off: Sequence[int], unclaimed: range, since_ms: int
+) -> None:
+    """Put these targets in doubt, as if they had been claimed at that moment."""
+    rows: list[dict[str, object]] = []
+    if unclaimed:
+        lo, hi = unclaimed.start, unclaimed.stop - 1
+        rows.append({"lo": lo, "hi": hi, "pass": 1, "members": None})
+    if put_off:
+        next_pass = last_pass(connection, run) + 1
+        joined = " ".join(map(str, sorted(put_off)))
+        rows.append({"lo": min(put_off), "hi": max(put_off), "pass": next_pass, "members": joined})
+    for row in rows:
+        connection.execute(insert(claim), [{"run": run, "claimed_ms": since_ms, **row}])
 
 
 def deferred(connection: Connection, run: int, after: int) -> list[int]:

@@ -144,6 +144,22 @@ class Store:
                 update(tables.run).where(_run.run == row.run).values({**begun, **unended})
             )
 
+    def assume_sent(self, run_id: str, limit: int | None = None) -> None:
+        """Note that what has no outcome may have been sent since the first start of the run.
+
+        For a ledger that was restored from a backup. It is in doubt from now on, whatever becomes
+        of this process. `limit`: only the first so many targets of the plan.
+        """
+        put_off, unclaimed = list(self.deferred(run_id)), self.unclaimed(run_id)
+        if limit is not None:
+            unclaimed = unclaimed[: max(0, limit - unclaimed.start)]
+        with self._database.write() as connection:
+            row = _row(connection, run_id)
+            since_ms = row.planned_ms if row.first_started_ms is None else row.first_started_ms
+            begun = {"first_started_ms": since_ms}
+            connection.execute(update(tables.run).where(_run.run == row.run).values(begun))
+            doubts.assume(connection, row.run, put_off, unclaimed, since_ms)
+
     def finish(self, run_id: str, end: RunEnd, rehearsal: Rehearsal | None = None) -> None:
         """Note how the run ended, and whether a rehearsal agreed with the truth."""
         with self._database.write() as connection:
