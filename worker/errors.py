@@ -5,6 +5,7 @@
     │   └── InvalidInputError   all findings of a file, each with its position
     ├── RefusedError        7   well-formed, but not allowed to start
     ├── NotNowError         9   another run holds the lock
+    ├── SignalError   130, 143   a signal, before anything was sent
     └── LedgerError         6   the record could not be made durable
 
 An expected failure of a target is not here: it is data (`model.Evidence`, `model.Outcome`).
@@ -13,6 +14,7 @@ Any other exception that reaches the command line is a bug (exit code 1).
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -67,6 +69,14 @@ class NotNowError(CancelWorkerError):
     """It could run at another time: another run of the job holds the lock."""
 
     exit_code = 9
+
+
+class SignalError(CancelWorkerError):
+    """SIGINT or SIGTERM came before anything was sent."""
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+        super().__init__(f"{signal.Signals(number).name}: nothing was sent")
 
 
 class LedgerError(CancelWorkerError):

@@ -69,7 +69,7 @@ def run(task: Task, ledger: str, *, rate: float = _UNREACHED) -> dict[str, float
     log = open_log(file=str(folder / f"{record.run_id}.log"), clock=clock)
     runlog = RunLog(log, clock, record.run_id, record.job, record.orgId)
     watch = Watch(runlog, Progress(task.devices, {}, None, clock))
-    engine = Engine(store, log, clock)
+    engine = Engine(store, clock)
     store.start(record.run_id, clock.wall_ms())
     used, wall = cpu(), time.perf_counter()
     anyio.run(engine.work, Work(record, terms, (Leg(1),)), place, watch)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.ledger.plans import Staged, claim, new_run, staged
 from worker.errors import UsageError
+from worker.ledger.draft import Draft
 from worker.ledger.entry import Frozen
 from worker.ledger.store import Store
 from worker.model import AllCached, AssetId, DeviceKey, Listed, Target
@@ -58,6 +59,26 @@ def test_united(temporary: Store) -> None:
         (2, DeviceKey("p", "c"), "fleet.csv:8"),
     ]
     assert (frozen.targets, frozen.united, frozen.commands) == (3, 3, 0)
+
+
+def test_given_up(temporary: Store) -> None:
+    """A long statement ends, nothing of the plan is left, and the ledger takes the next one."""
+    asked: list[bool] = []
+
+    def given_up() -> bool:
+        asked.append(True)
+        return True
+
+    def plan(draft: Draft) -> None:
+        draft.add([staged(f"d{number}", number + 1) for number in range(20_000)])
+        temporary.freeze(draft, new_run("r1"), FILES)
+
+    with temporary.draft(given_up) as draft, pytest.raises(UsageError, match="given up"):
+        plan(draft)
+    assert asked
+    assert temporary.runs() == []
+    freeze(temporary, staged("a", 1))
+    assert [run.run_id for run in temporary.runs()] == ["r1"]
 
 
 def test_spellings_stay_apart(temporary: Store) -> None:

@@ -140,7 +140,7 @@ def test_a_failure_is_a_value_and_the_other_reports_are_written(
     (tmp_path / "gone").rmdir()
     results = write_reports(files, content)
     assert results == (
-        Unwritten(f"{tmp_path}/gone/a.csv", "No such file or directory"),
+        Unwritten(f"{tmp_path}/gone/a.csv", "No such file or directory", "csv"),
         Written(f"{tmp_path}/b.ndjson", digest(tmp_path / "b.ndjson")),
     )
 
@@ -158,7 +158,7 @@ def test_a_full_disk_harms_no_older_report(tmp_path: Path, content: Content) -> 
         results = write_reports(files, many)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert results == (Unwritten(str(path), "File too large"),)
+    assert results == (Unwritten(str(path), "File too large", "csv"),)
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("a.csv", OLD)]
 
 
@@ -210,7 +210,7 @@ def test_a_file_that_came_during_the_run_is_not_replaced(tmp_path: Path, content
     files = opened(f"csv={path}")
     path.write_text("mine")
     assert write_reports(files, content) == (
-        Unwritten(str(path), f"{path} holds something else than a csv report"),
+        Unwritten(str(path), f"{path} holds something else than a csv report", "csv"),
     )
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("a.csv", "mine")]
 

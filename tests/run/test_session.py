@@ -90,6 +90,27 @@ async def test_claims_are_bounded(disk: float) -> None:
     assert max(seen) <= 2 * 5 + 0.05 * 5 / 0.05
 
 
+@pytest.mark.parametrize("verify", [False, True])
+async def test_the_verdict_stands_before_the_record_is_closed(verify: bool) -> None:
+    """From the last target, or the verification, on no signal stops the run any more."""
+    stage = Stage(10)
+    ended: list[bool] = []
+    close = stage.writer.close
+
+    def closing() -> None:
+        ended.append(stage.session.ended)
+        close()
+
+    def arrival() -> Fate:
+        ended.append(stage.session.ended)
+        return OK
+
+    stage.writer.close = closing  # type: ignore[method-assign]
+    stage.gateway.every_cancel = arrival
+    assert (await stage.run(verify=verify)).stop is None
+    assert ended == [False] * 10 + [True]
+
+
 async def test_limit_is_kept_and_is_no_stop() -> None:
     """--limit N: the first N of the plan, and the run counts as finished."""
     stage = Stage(50)

@@ -6,8 +6,10 @@ functions; a crash leaves everything as it is.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 from msgspec import Struct
@@ -18,6 +20,7 @@ from tests.simulation.setup import Setup
 from worker.cli.engine import Engine, Place, Work
 from worker.cli.resuming import what_is_left
 from worker.cli.series import Office, Order, _announce, _conclude, _refuse
+from worker.cli.signals import Listener
 from worker.cli.terms import Terms, terms_of
 from worker.cli.watch import Watch
 from worker.clock import Clock
@@ -32,6 +35,19 @@ from worker.observe.runlog import RunLog
 from worker.run.session import Ending, Leg
 
 _NO_SUCCESS = ("failed", "rejected", "unknown", "not_found", "not_attempted")
+
+
+@contextmanager
+def _signals(listener: Listener) -> Iterator[None]:
+    """The signals of a world come from its loop (`SeededLoop.kill`)."""
+    loop = asyncio.get_running_loop()
+    for number in (2, 15):
+        loop.add_signal_handler(number, listener, number)
+    try:
+        yield
+    finally:
+        for number in (2, 15):
+            loop.remove_signal_handler(number)
 
 
 class Start(Struct, eq=False):
@@ -191,7 +207,9 @@ class Process:
             order = Order(record, agreed, start.legs, (), start.until_ms, resumed)
             store.start(start.run_id, clock.wall_ms())
             runlog = RunLog(sink, clock, record.run_id, record.job, record.orgId)
-            engine = Engine(store, sink, clock, connect=self._connect, submit=self._submit)
+            engine = Engine(
+                store, clock, listen=_signals, connect=self._connect, submit=self._submit
+            )
             watch = Tell(runlog, Progress(0, {}, None, clock), start, self._now, self._note)
             _announce(order, runlog)
             work = Work(record, agreed, start.legs, start.until_ms)

@@ -16,6 +16,7 @@ from typer import Argument, Option
 from worker import __version__
 from worker.cli import asked, looking, resuming, searching, sending
 from worker.cli.desk import Common, say, say_error
+from worker.cli.signals import SIGNALS
 from worker.errors import CancelWorkerError
 
 app = typer.Typer(
@@ -39,7 +40,6 @@ _LATER_OPTIONS = (
     "--engine",
     "--remaining-scope",
 )
-_INTERRUPTED = 130
 
 
 class Output(StrEnum):
@@ -296,6 +296,14 @@ def seldom_collect() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    SIGNALS.own()
+    try:
+        _run()
+    finally:
+        SIGNALS.release()
+
+
+def _run() -> None:
     seldom_collect()
     named = [word.partition("=")[0] for word in sys.argv[1:]]
     later = [word for word in named if word in _LATER_OPTIONS]
@@ -309,9 +317,6 @@ def main() -> None:
     except CancelWorkerError as error:
         say_error(error, asked.WORDS.get(error.exit_code, "error"))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        say("interrupted: nothing was sent")
-        sys.exit(_INTERRUPTED)
     except Exception as bug:  # noqa: BLE001 - its text may hold a secret, or what a gateway wrote
         say(*_bug(bug))
         sys.exit(CancelWorkerError.exit_code)

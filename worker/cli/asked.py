@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from worker.cli import asking, desk
 from worker.cli.desk import Common
-from worker.cli.series import Office, Order, Result, carry_out, worst
+from worker.cli.series import Office, Order, Result, carry_out, without_all, without_summary, worst
+from worker.cli.signals import last_words
 from worker.cli.terms import Terms
 from worker.config import Limits, Settings, resolve_limits
 from worker.config.limits import Ceiling
@@ -20,8 +21,8 @@ from worker.report.files import ReportFile, ReportSpec, open_reports, parse_repo
 from worker.report.summary import encode
 from worker.report.text import text
 
-#: How a refusal begins that is no error of the user's: RefusedError, NotNowError.
-WORDS = {7: "refused", 9: "not now"}
+#: How a refusal begins that is no error of the user's: RefusedError, NotNowError, SignalError.
+WORDS = {7: "refused", 9: "not now", 130: "stopped", 143: "stopped"}
 
 
 class Ask(Struct, frozen=True):
@@ -42,18 +43,18 @@ class Done(Struct, frozen=True):
     """How a command ended."""
 
     code: int
-    at_once: bool = False  # a second SIGINT: leave without ceremony
+    at_once: bool = False  # another signal: leave without ceremony
 
 
 def carry_out_asked(order: Order, what: str, office: Office, ask: Ask) -> Result:
     """Say where, ask, do, show; the job's lock is held."""
     asking.say_where(office, order)
     try:
-        asking.confirm(what, yes=ask.yes or order.record.rehearsal is not None)
+        asking.confirm(what, office.signals, yes=ask.yes or order.record.rehearsal is not None)
         result = carry_out(order, office)
     except RefusedError as refusal:
         return refused(refusal)
-    show(result, ask)
+    show(order, result, office, ask)
     return result
 
 
@@ -63,11 +64,17 @@ def refused(refusal: CancelWorkerError) -> Result:
     return Result(refusal.exit_code, None)
 
 
-def show(result: Result, ask: Ask) -> None:
+def show(order: Order, result: Result, office: Office, ask: Ask) -> None:
     """The result on stdout, what goes with it on stderr."""
+    missing = [*result.notes, without_summary(order, office)]
+    with office.signals.showing(without_all(result.code), missing):
+        _show(result, ask)
+
+
+def _show(result: Result, ask: Ask) -> None:
     if result.summary is None:
-        return
-    if ask.as_json:
+        last_words(result.notes)
+    elif ask.as_json:
         desk.show_bytes(encode(result.summary))
         desk.say(*result.notes)
     else:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from worker.cli import desk
 from worker.cli.series import Office, Order
+from worker.cli.signals import Signals
 from worker.cli.watch import clocks_in_words
 from worker.clock import Clock, rfc3339
 from worker.errors import RefusedError, UsageError
@@ -54,15 +55,20 @@ def say_unfinished(office: Office, job: str) -> None:
         )
 
 
-def confirm(what: str, *, yes: bool) -> None:
-    """Ask on a terminal; RefusedError without one, or when the answer is not yes."""
+def confirm(what: str, signals: Signals, *, yes: bool) -> None:
+    """Ask on a terminal; RefusedError without one, or when the answer is not yes.
+
+    SignalError when a signal comes instead of an answer.
+    """
     if yes:
         return
     if sys.stdin is None or not sys.stdin.isatty():
         raise RefusedError(
             f"not confirmed: {what}. There is no terminal to ask on: give --yes in scripts"
         )
-    if desk.ask(f"{what}? [y/N]").strip().lower() not in ("y", "yes"):
+    with signals.asking():
+        answer = desk.ask(f"{what}? [y/N]")
+    if answer.strip().lower() not in ("y", "yes"):
         raise RefusedError("not confirmed: nothing was sent")
 
 

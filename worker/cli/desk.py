@@ -12,6 +12,7 @@ from typing import IO, Any
 from msgspec import Struct
 
 from worker.cli.series import TEMPORARY, Office
+from worker.cli.signals import SIGNALS
 from worker.clock import Clock, SystemClock
 from worker.config import Settings, load_settings
 from worker.errors import CancelWorkerError, InvalidInputError
@@ -78,7 +79,8 @@ def office(settings: Settings, *, temporary: bool = False) -> Iterator[Office]:
         guarded = _guarded(settings, url)
         log = _log(settings, clock, guarded)
         try:
-            yield Office(store, settings, log, clock, say, url, guarded)
+            SIGNALS.plan(log.reopen)
+            yield Office(store, settings, log, clock, say, url, guarded, SIGNALS)
         finally:
             log.close()
     finally:

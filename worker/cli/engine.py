@@ -1,19 +1,20 @@
 """Works one planned run off: the parts of every room joined around one event loop.
 
 What is given: a run in the ledger, its terms, where the gateway is. What comes back: how its
-requests ended. Signals are taken here, since they end a run and nothing else.
+requests ended. Signals come from their owner for as long as the run can still be stopped.
 """
 
 from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
 
 import anyio
 from msgspec import Struct
 
+from worker.cli.signals import Listen, Listener
 from worker.cli.terms import Terms
 from worker.cli.watch import Watch
 from worker.clock import Clock
@@ -36,7 +37,6 @@ from worker.model import (
     Stop,
     Target,
 )
-from worker.observe.log import LogSink
 from worker.run.reconcile import LookupRules
 from worker.run.record import Recorder
 from worker.run.retry import RetryPolicy, RetryRules, TokenPatience
@@ -98,24 +98,33 @@ class Past:
             self._store.forget_pause(self._gateway, until_ms)
 
 
+@contextmanager
+def _deaf(_: Listener) -> Iterator[None]:
+    """For where nothing sends signals."""
+    yield
+
+
 class Engine:
     """Runs work; one for a process."""
 
     def __init__(
         self,
         store: Store,
-        log: LogSink,
         clock: Clock,
         *,
+        listen: Listen = _deaf,
         connect: Callable[[TransportSettings, Clock], Transport] = open_transport,
         submit: Callable[[], Submit] = OneThread,
     ) -> None:
-        """`connect` reaches the gateway, `submit` the ledger; a simulated world gives its own."""
+        """`listen` tells of signals, `connect` reaches the gateway, `submit` the ledger; a
+        simulated world gives its own.
+        """
         self._store = store
-        self._log = log
         self._clock = clock
+        self._listen = listen
         self._connect = connect
         self._submit = submit
+        self._interrupts = 0
         self.hurried = False  # a second SIGINT: leave as soon as all is recorded
         self.unrecorded: tuple[Entry, ...] = ()  # what the ledger did not take, after a failure
 
@@ -156,11 +165,11 @@ class Engine:
         refusal: CancelWorkerError | None = None
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._heed_signals, switch, transport.cut)
                 if self._store.path is not None:
                     group.start_soon(self._watch_ledger, switch)
                 try:
-                    yield session, writer
+                    with self._listen(lambda number: self._stop(number, session, switch)):
+                        yield session, writer
                 except CancelWorkerError as error:
                     refusal = error  # raised below: a task group would wrap it
                 group.cancel_scope.cancel()
@@ -214,20 +223,17 @@ class Engine:
                 return
         switch.throw(Stop("record", lost))
 
-    async def _heed_signals(self, switch: Switch, cut: Callable[[float], None]) -> None:
-        """SIGINT and SIGTERM stop politely, a second SIGINT at once; SIGHUP reopens the log."""
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-            interrupts = 0
-            async for number in signals:
-                if number == signal.SIGHUP:
-                    self._log.reopen()
-                    continue
-                interrupts += int(number == signal.SIGINT)
-                name = signal.Signals(number).name
-                switch.throw(Stop("signal", f"{name} received", count=int(number)))
-                if interrupts > 1:
-                    self.hurried = True
-                    cut(self._clock.monotonic())
+    def _stop(self, number: int, session: Session, switch: Switch) -> bool:
+        """SIGINT and SIGTERM stop politely, a second SIGINT at once; False: the verdict stands."""
+        if session.ended:
+            return False
+        self._interrupts += int(number == signal.SIGINT)
+        name = signal.Signals(number).name
+        switch.throw(Stop("signal", f"{name} received", count=number))
+        if self._interrupts > 1:
+            self.hurried = True
+            session.hurry()
+        return True
 
     async def _batches(
         self, writer: Writer, work: Work, kinds: frozenset[OutcomeKind] | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from worker.cli import desk
 from worker.cli.desk import Common
 from worker.cli.planning import check_job
 from worker.cli.series import summary_of
+from worker.cli.signals import SIGNALS
 from worker.cli.terms import terms_of
 from worker.clock import SystemClock, rfc3339
 from worker.config import config_schema
@@ -213,8 +213,13 @@ def simulate(port: int, profile: str, seed: int, orgId: str) -> int:
 
 
 async def _serve(world: World, port: int) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    over = anyio.Event()
+
+    def end(_: int) -> bool:
+        over.set()
+        return True
+
+    with SIGNALS.listen(end):
         async with serve(world, port=port) as url:
             desk.show(*describe(world, url).split("\n"))
-            async for _ in signals:
-                break
+            await over.wait()

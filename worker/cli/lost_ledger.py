@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from worker.ledger.store import Store
 from worker.report.files import Content, ReportFile, Unwritten, Written, write_reports
 from worker.report.rows import write_ndjson
@@ -23,6 +25,7 @@ def rescue(lost: str, store: Store, content: Content, say: Callable[[str], None]
     when the rows went to stderr.
     """
     run_id = content.record.run_id
+    content = replace(content, rows=lambda: store.rows(run_id))  # no signal cuts these short
     file = ReportFile("ndjson", f"{store.path}.{run_id}.ndjson", run_id)
     results = write_reports([file], content)
     problems = [result.problem for result in results if isinstance(result, Unwritten)]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
 from worker import __version__
+from worker.cli.series import Office
 from worker.cli.terms import Terms, agree
-from worker.clock import Clock
 from worker.config import Settings, resolve_limits
-from worker.errors import RefusedError
+from worker.errors import CancelWorkerError, RefusedError
 from worker.job.plan import Forecast, Repeat, Row, forecast, read_job
 from worker.job.schema import Job
 from worker.ledger.draft import Draft
@@ -59,19 +59,34 @@ def check_job(path: Path) -> tuple[Job, int]:
     store = Store.open("sqlite://")
     try:
         with store.draft() as draft:
-            job = read_job(path, _Sheet(draft))
+            job = read_job(path, _Sheet(draft, lambda: None))
     finally:
         store.close()
     return job, sum(source.rows for source in job.sources)
 
 
-def plan_job(path: Path, store: Store, settings: Settings, asked: Asked, clock: Clock) -> Planned:
+def plan_job(path: Path, office: Office, asked: Asked) -> Planned:
     """Read the job and freeze its list in the ledger.
 
-    Raises InvalidInputError with the findings; nothing is written then.
+    Raises InvalidInputError with the findings, SignalError after a signal; nothing is written
+    then.
     """
-    with store.draft() as draft:
-        job = read_job(path, _Sheet(draft))
+    signals = office.signals
+    try:
+        planned = _plan_job(path, office, asked)
+    except CancelWorkerError:
+        signals.check()  # which ended what went wrong
+        raise
+    if signals.received():
+        office.store.discard(planned.record.run_id)
+        signals.check()
+    return planned
+
+
+def _plan_job(path: Path, office: Office, asked: Asked) -> Planned:
+    store, settings, clock = office.store, office.settings, office.clock
+    with store.draft(office.signals.received) as draft:
+        job = read_job(path, _Sheet(draft, office.signals.check))
         limits, notes = resolve_limits(asked.limits, job.limits, settings)
         terms = agree(job, limits, asked.limit, settings.public())
         new = NewRun(
@@ -100,10 +115,13 @@ def plan_job(path: Path, store: Store, settings: Settings, asked: Asked, clock: 
 class _Sheet:
     """A ledger's draft as the job reader knows it."""
 
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: Draft, check: Callable[[], None]) -> None:
+        """`check` raises when the reading has to end."""
         self._draft = draft
+        self._check = check
 
     def add(self, rows: Sequence[Row]) -> None:
+        self._check()
         self._draft.add(rows)
 
     def repeats(self, limit: int) -> list[Repeat]:

@@ -60,7 +60,7 @@ def resume(
             if not legs and record.end is not None:
                 desk.say(f"run {record.run_id} is complete: nothing is sent")
                 result = report(order, office, record.end)
-                show(result, ask)
+                show(order, result, office, ask)
                 return done([result])
             left = sum(len(leg.members or ()) for leg in legs)
             left += 0 if assume_sent else len(office.store.unclaimed(record.run_id))

@@ -10,10 +10,11 @@ from worker.cli.asked import Ask, check_org
 from worker.cli.engine import Engine, Work
 from worker.cli.lost_ledger import rescue
 from worker.cli.planning import Planned
-from worker.cli.series import Office, Order, content_of, real_place
+from worker.cli.series import Office, Order, content_of, real_place, without_all
 from worker.cli.showing import show_verified
 from worker.cli.terms import terms_of
 from worker.cli.watch import Watch
+from worker.errors import LedgerError
 from worker.model import OutcomeKind, Stop
 from worker.observe.progress import Progress
 from worker.observe.runlog import RunLog
@@ -25,7 +26,7 @@ from worker.run.verify import Findings
 def verify(run: str, ask: Ask) -> int:
     """Search again; 0, or 4 when something is still cached or has no outcome.
 
-    6 when the ledger was removed, moved or replaced meanwhile.
+    6 when the ledger was removed, moved or replaced meanwhile, 130 or 143 after a signal.
     """
     settings = desk.settings_of(ask.common)
     settings.require_gateway().credentials()
@@ -43,13 +44,28 @@ def verify(run: str, ask: Ask) -> int:
             rescue(lost, office.store, content_of(order, office), office.say)
         counts = office.store.counts(record.run_id)
         open_ones = counts[OutcomeKind.NOT_ATTEMPTED] + len(office.store.in_doubt(record.run_id))
-        return show_verified(record, findings, open_ones, kept=lost is None, as_json=ask.as_json)
+        if lost is not None:
+            code = LedgerError.exit_code
+        elif isinstance(found, Stop) and found.rule == "signal":
+            code = 128 + found.count
+        else:
+            code = _code(findings, open_ones)
+        missing = f"what was found was not printed: cancel-worker verify {record.run_id}"
+        with office.signals.showing(without_all(code), [missing]):
+            show_verified(record, findings, open_ones, code, as_json=ask.as_json)
+        return code
+
+
+def _code(findings: Findings | None, without_outcome: int) -> int:
+    verified = findings.verified() if findings else None
+    fine = verified is not None and not verified.still_cached and not without_outcome
+    return 0 if fine else 4
 
 
 def look(
     order: Order, office: Office, began_ms: int | None, lookup: LookupRules | None = None
 ) -> Findings | Stop:
-    engine = Engine(office.store, office.log, office.clock)
+    engine = Engine(office.store, office.clock, listen=office.signals.listen)
     record = order.record
     log = RunLog(office.log, office.clock, record.run_id, record.job, record.orgId)
     watch = Watch(log, Progress(0, {}, None, office.clock))

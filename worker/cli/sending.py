@@ -23,10 +23,17 @@ from worker.cli.asked import (
 from worker.cli.planning import Asked, Planned, check_caps, plan_job
 from worker.cli.rehearsal import rehearsal
 from worker.cli.searching import preview, stopped
-from worker.cli.series import Office, Order, Result
+from worker.cli.series import Office, Order, Result, without_all
 from worker.cli.showing import show_plan
 from worker.cli.terms import actor, terms_of
-from worker.errors import CancelWorkerError, LedgerError, NotNowError, RefusedError, UsageError
+from worker.errors import (
+    CancelWorkerError,
+    LedgerError,
+    NotNowError,
+    RefusedError,
+    SignalError,
+    UsageError,
+)
 from worker.ledger.lock import job_lock
 from worker.ledger.store import Store
 from worker.model import Rehearsal, RunRecord, Stop
@@ -54,14 +61,20 @@ def plan(job: Path, ask: Ask, *, with_preview: bool) -> int:
         findings = None if isinstance(found, Stop) else found
         if lost := office.store.lost():
             raise LedgerError(f"{lost}: the plan went with it, plan again")
-        show_plan(planned, findings, as_json=ask.as_json)
-        if isinstance(found, Stop):
-            return stopped(found)
-        try:
-            check_caps(planned, office.settings)
-        except RefusedError as refusal:
-            desk.say(f"warning: a run of this plan would be refused: {refusal}")
-    return 0
+        code = stopped(found) if isinstance(found, Stop) else 0
+        missing = f"the plan was not printed: cancel-worker report {planned.record.run_id}"
+        with office.signals.showing(without_all(code), [missing]):
+            show_plan(planned, findings, as_json=ask.as_json)
+            if not code:
+                _warn_of_caps(planned, office)
+    return code
+
+
+def _warn_of_caps(planned: Planned, office: Office) -> None:
+    try:
+        check_caps(planned, office.settings)
+    except RefusedError as refusal:
+        desk.say(f"warning: a run of this plan would be refused: {refusal}")
 
 
 def run(jobs: Sequence[Path], planned: str | None, ask: Ask, *, dry_run: bool) -> Done:
@@ -102,7 +115,11 @@ def _one_by_one(
         desk.say(*each.notes)
         legs = (Leg(1, limit=each.terms.limit),)
         order = Order(each.record, each.terms, legs, files, until_ms)
-        results.append(_one(order, each, office, ask))
+        try:
+            results.append(_one(order, each, office, ask))
+        except SignalError as stopped_by:
+            desk.say_error(stopped_by, f"stopped before job {each.record.job}")
+            results.append(Result(stopped_by.exit_code, None, over=True))
         if results[-1].over:
             break
     return results
@@ -150,7 +167,7 @@ def _plan(job: Path, office: Office, ask: Ask) -> Planned:
         actor=actor(ask.actor, desk.environment()),
         rehearsal=ask.rehearsal,
     )
-    return plan_job(job, office.store, office.settings, asked, office.clock)
+    return plan_job(job, office, asked)
 
 
 def _plan_all(jobs: Sequence[Path], office: Office, ask: Ask) -> list[Planned]:

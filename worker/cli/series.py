@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,7 @@ from msgspec.structs import replace
 from worker.cli.engine import Engine, Place, Work
 from worker.cli.lost_ledger import rescue
 from worker.cli.rehearsal import judge, rehearse
+from worker.cli.signals import Signals
 from worker.cli.terms import Terms
 from worker.cli.watch import Watch, clocks_in_words
 from worker.clock import Clock
@@ -45,6 +47,7 @@ from worker.writing import Guarded
 
 TEMPORARY = "sqlite://"  # a ledger that is gone with the process
 _RECORD_LOST = LedgerError.exit_code
+_SIGNAL = 128  # exit codes above it name the signal
 _NAMED = 3  # other runs that touched the same devices, the newest
 
 #: Which exit code of several runs is the command's: the first of these.
@@ -61,6 +64,7 @@ class Office(Struct, frozen=True):
     say: Callable[[str], None]  # a line to people, on stderr
     ledger_url: str
     guarded: Guarded = msgspec.field(default_factory=Guarded)  # what nothing is written over
+    signals: Signals = msgspec.field(default_factory=Signals)
 
     @property
     def ledger_name(self) -> str:
@@ -87,7 +91,7 @@ class Result(Struct, frozen=True):
     summary: Summary | None
     notes: tuple[str, ...] = ()
     over: bool = False  # the series ends with it
-    at_once: bool = False  # a second SIGINT: leave without ceremony
+    at_once: bool = False  # another signal: leave without ceremony
 
 
 def worst(codes: Sequence[int]) -> int:
@@ -95,16 +99,25 @@ def worst(codes: Sequence[int]) -> int:
     return next((code for code in _WORST if code in codes), 0)
 
 
+def without_all(code: int) -> int:
+    """The exit code when a signal cut short what is written or printed.
+
+    A run that a signal had ended itself is still told by that.
+    """
+    return code if code > _SIGNAL else worst([code, 1])
+
+
 def carry_out(order: Order, office: Office) -> Result:
     """Work one run off and report; the caller holds the job's lock.
 
-    Raises RefusedError before anything was cancelled.
+    Raises RefusedError before anything was cancelled, SignalError before the run begins.
     """
     record, clock = order.record, office.clock
+    office.signals.check()
     if order.assume_sent:
         office.store.assume_sent(record.run_id, order.terms.limit)
     office.store.start(record.run_id, clock.wall_ms())
-    engine = Engine(office.store, office.log, clock)
+    engine = Engine(office.store, clock, listen=office.signals.listen)
     runlog = RunLog(office.log, clock, record.run_id, record.job, record.orgId)
     already = office.store.counts(record.run_id) if order.resumed else {}
     progress = Progress(record.targets, already, office.log.console, clock)
@@ -125,7 +138,9 @@ def carry_out(order: Order, office: Office) -> Result:
         _dump(engine)
     if engine.hurried:
         end = _kept(office, content_of(order, office), end)
-        return Result(end.exit_code, None, over=True, at_once=True)
+        lost = [Unwritten(file.path, "stopped", file.format) for file in order.reports]
+        notes = (*_unwritten(order, office, lost), without_summary(order, office))
+        return Result(end.exit_code, None, notes, over=True, at_once=True)
     return report(order, office, end)
 
 
@@ -220,12 +235,12 @@ def _beyond(order: Order) -> int:
 
 def report(order: Order, office: Office, end: RunEnd) -> Result:
     """Write the report files, and note in the ledger what was written."""
-    store, run_id = office.store, order.record.run_id
+    store, run_id, signals = office.store, order.record.run_id, office.signals
     content = content_of(order, office)
     results = write_reports(order.reports, content)
     written = {result.path: result.sha256 for result in results if isinstance(result, Written)}
     lost = [result for result in results if isinstance(result, Unwritten)]
-    notes = [f"report {file.path} was not written: {file.problem}" for file in lost]
+    notes = _unwritten(order, office, lost)
     notes += [
         f"{result.path}: nothing remains, so no job was written"
         for result in results
@@ -233,12 +248,17 @@ def report(order: Order, office: Office, end: RunEnd) -> Result:
     ]
     if written or lost:
         reasons = tuple(f"report not written: {file.path}" for file in lost)
-        code = worst([end.exit_code, 1]) if lost else end.exit_code
+        code = end.exit_code
+        if lost:
+            code = without_all(code) if signals.cut else worst([code, 1])
         end = replace(
             end, reports=written, exit_code=code, exit_reasons=(*end.exit_reasons, *reasons)
         )
         store.finish(run_id, end)
     end = _kept(office, content, end)
+    if signals.again:
+        notes.append(without_summary(order, office))
+        return Result(end.exit_code, None, tuple(notes), over=True, at_once=True)
     apart = clocks_in_words(content.record.clock_apart_ms)
     notes += [f"note: {apart}"] if apart else []
     notes += _also_touched(store, run_id)
@@ -252,10 +272,30 @@ def content_of(order: Order, office: Office) -> Content:
     return Content(
         record=store.run(run_id),
         summary=summary_of(store, run_id),
-        rows=lambda: store.rows(run_id),
+        rows=lambda: office.signals.in_time(store.rows(run_id)),
         now_ms=office.clock.wall_ms(),
         leftovers=order.terms.leftovers(),
     )
+
+
+def _unwritten(order: Order, office: Office, lost: Sequence[Unwritten]) -> list[str]:
+    """What happened to each report that is missing, and the command that writes it."""
+    run_id = order.record.run_id
+    notes = []
+    for file in lost:
+        note = f"report {file.path} was not written: {file.problem}"
+        if office.ledger_url != TEMPORARY:
+            path = shlex.quote(file.path)
+            note += f": cancel-worker report {run_id} --format {file.format} > {path}"
+        notes.append(note)
+    return notes
+
+
+def without_summary(order: Order, office: Office) -> str:
+    """What stands for the summary when there is no time for it."""
+    if office.ledger_url == TEMPORARY:
+        return "the summary was not printed, and its ledger was temporary"
+    return f"the summary was not printed: cancel-worker report {order.record.run_id}"
 
 
 def _kept(office: Office, content: Content, end: RunEnd) -> RunEnd:

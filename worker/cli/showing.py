@@ -9,7 +9,6 @@ from msgspec.structs import asdict
 
 from worker.cli import desk
 from worker.cli.planning import Planned
-from worker.errors import LedgerError
 from worker.model import RunRecord
 from worker.run.verify import Findings, StillCached
 
@@ -42,19 +41,15 @@ def show_verified(
     record: RunRecord,
     findings: Findings | None,
     without_outcome: int,
+    code: int,
     *,
-    kept: bool,
     as_json: bool,
-) -> int:
-    """What searching again showed; 0, 4 when anything is open, 6 when the ledger is not kept."""
-    verified = findings.verified() if findings else None
-    fine = verified is not None and not verified.still_cached and not without_outcome
-    code = LedgerError.exit_code if not kept else 0 if fine else 4
+) -> None:
+    """What searching again showed, and the exit code that it means."""
     if as_json:
         desk.show_json(_verified_document(record, findings, without_outcome, code))
     else:
         desk.show(*_verified_lines(record, findings, without_outcome))
-    return code
 
 
 def _verified_document(

@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from worker.ledger.place import Identity, Place, identity_of
 
 #: What follows the ledger's name in the names of the files beside it: SQLite's, and locks.
 SIDE_FILES = re.compile(r"-wal|-shm|-journal|(\.[A-Za-z0-9-]+)?\.lock")
+_ASK_EVERY = 100_000  # of SQLite's instructions: some milliseconds
 BUSY_TIMEOUT = 60.0  # seconds that another process may hold the write lock
 _SWITCHES = 20  # tries to switch a new ledger to the write-ahead log
 
@@ -44,6 +45,7 @@ _SAYINGS = {
     sqlite3.SQLITE_NOTADB: "not a ledger",
     sqlite3.SQLITE_NOMEM: "out of memory",
     sqlite3.SQLITE_CONSTRAINT: "a record contradicts an earlier one",
+    sqlite3.SQLITE_INTERRUPT: "given up",
 }
 _IS_VERSION = tables.meta.c.name == "schema"
 _FAILURES = (SQLAlchemyError, sqlite3.Error, UnicodeError, OverflowError)
@@ -120,8 +122,10 @@ class Database:
             with self._transaction("BEGIN IMMEDIATE") as connection:
                 yield connection
         except _FAILURES as failure:
-            self._broken = self._message(failure)
-            raise error(self._broken) from None
+            said = self._message(failure)
+            if not _is_interrupted(failure):
+                self._broken = said
+            raise error(said) from None
 
     @contextmanager
     def read(self, error: type[CancelWorkerError] = LedgerError) -> Iterator[Connection]:
@@ -131,6 +135,18 @@ class Database:
                 yield connection
         except _FAILURES as failure:
             raise error(self._message(failure)) from None
+
+    @contextmanager
+    def until(self, given_up: Callable[[], bool] | None) -> Iterator[None]:
+        """Ask during the statements of the block whether it is given up; then they fail.
+
+        What such a statement has done is undone, and the ledger takes further writes.
+        """
+        self.raw.set_progress_handler(given_up, _ASK_EVERY)
+        try:
+            yield
+        finally:
+            self.raw.set_progress_handler(None, 0)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -254,9 +270,21 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(options["ledger_begin"])
 
 
+def _is_interrupted(failure: Exception) -> bool:
+    return _code(_original(failure)) == sqlite3.SQLITE_INTERRUPT
+
+
+def _original(failure: Exception) -> BaseException | None:
+    return failure.orig if isinstance(failure, DBAPIError) else failure
+
+
+def _code(failure: BaseException | None) -> int | None:
+    return getattr(failure, "sqlite_errorcode", None)
+
+
 def _saying(failure: Exception) -> str:
-    original = failure.orig if isinstance(failure, DBAPIError) else failure
-    code = getattr(original, "sqlite_errorcode", None)
+    original = _original(failure)
+    code = _code(original)
     if code is None:
         return f"unexpected {type(original).__name__}"
     return _SAYINGS.get(code & 0xFF, f"database error {code}")

@@ -9,7 +9,7 @@ is left, numbered by first appearance, so that a crash leaves either a whole pla
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
@@ -112,11 +112,12 @@ class Draft:
 
 
 @contextmanager
-def drafting(database: Database) -> Iterator[Draft]:
-    """A draft that is gone when the block ends."""
+def drafting(database: Database, given_up: Callable[[], bool] | None = None) -> Iterator[Draft]:
+    """A draft that is gone when the block ends; given up, what is done to it fails."""
     drawn = Draft(database)
     try:
-        yield drawn
+        with database.until(given_up):
+            yield drawn
     finally:
         drawn.drop()
 

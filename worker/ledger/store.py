@@ -82,9 +82,12 @@ class Store:
 
     # ------------------------------------------------------------ planning
 
-    def draft(self) -> AbstractContextManager[Draft]:
-        """Room to lay out the rows of a plan; nothing of it reaches the ledger's file."""
-        return drafting(self._database)
+    def draft(self, given_up: Callable[[], bool] | None = None) -> AbstractContextManager[Draft]:
+        """Room to lay out the rows of a plan; nothing of it reaches the ledger's file.
+
+        `given_up` is asked during long statements: once it is true they fail, with UsageError.
+        """
+        return drafting(self._database, given_up)
 
     def freeze(self, draft: Draft, new: NewRun, files: Sequence[str]) -> Frozen:
         """Write the plan, whole or not at all; `files` names the rows' sources by index."""

@@ -13,6 +13,7 @@ from typing import Protocol
 
 MAX_LINES = 65_536
 MAX_BYTES = 64 << 20
+_LOOK = 0.5  # seconds after which an idle thread looks whether to open the file anew
 _GATHER = 0.02  # seconds that the thread lets lines gather: 50 wake-ups a second at most
 
 
@@ -92,9 +93,8 @@ class Drain:
                 self._some.set()
 
     def reopen(self) -> None:
-        """Before the next line is written, open the file anew."""
+        """Within half a second, and before the next line, open the file anew; takes no lock."""
         self._reopen = True
-        self._some.set()
 
     def settle(self, timeout: float) -> int:
         """Wait until all is written, for at most so many seconds; how many lines still wait."""
@@ -117,7 +117,8 @@ class Drain:
 
     def _run(self) -> None:
         while True:
-            self._some.wait()
+            if not self._some.wait(_LOOK) and not self._reopen:
+                continue
             self._closing.wait(_GATHER)
             if self._reopen:
                 self._reopen = False

@@ -56,6 +56,10 @@ _BEGINS: dict[Format, bytes] = {
 _FORMS = {name: Form(f"a {name} report", re.compile(begins)) for name, begins in _BEGINS.items()}
 
 
+class CutShortError(Exception):
+    """Raised by a source of rows that has to end early; `str()` says why."""
+
+
 class ReportSpec(Struct, frozen=True):
     """What `--report FORMAT=PATH` asks for, its placeholders not yet filled in."""
 
@@ -110,6 +114,7 @@ class Unwritten(Struct, frozen=True):
 
     path: str
     problem: str
+    format: Format
 
 
 Result = Written | NothingLeft | Unwritten
@@ -155,7 +160,7 @@ def write_reports(files: Sequence[ReportFile], content: Content) -> tuple[Result
     """Write them all, those of format `json` last: they list the digests of the others.
 
     A file that fails is an Unwritten, and the others are written all the same. Only the row
-    source's own errors leave as exceptions.
+    source's own errors leave as exceptions, but for CutShortError.
     """
     done: dict[int, tuple[Result, ...]] = {}
     digests = dict(content.summary.reports)
@@ -190,7 +195,9 @@ def _write(file: ReportFile, content: Content, summary: Summary) -> tuple[Result
             _check(file)
             digest = part.publish()
     except OSError as error:
-        return (Unwritten(file.path, _said(error)),)
+        return (Unwritten(file.path, _said(error), file.format),)
+    except CutShortError as cut:
+        return (Unwritten(file.path, str(cut), file.format),)
     return (Written(file.path, digest),)
 
 

@@ -140,6 +140,7 @@ class Session:
         self._misnamed: Sequence[tuple[Target, Identity]] = ()  # found by the verification
         self._after_all = 0  # a pass behind all others: its record replaces theirs
         self._served = anyio.Event()  # the writer has ended
+        self.ended = False  # the last target settled, verification is over: no signal stops it
         self._runner = Runner(
             executor,
             recorder,
@@ -173,11 +174,13 @@ class Session:
                 began = self._clock.monotonic()
                 self._intents = await self._writer.ask(self._recall.open_intents)
                 await self._work_off(legs)
-                await self._writer.flush()
+                self.ended = verify is None
+                await self._writer.flush()  # which may find what stops the run
                 if verify is not None and self._switch.stop is None:
                     findings = await self._verify(verify(), began)
                     for target, told in self._misnamed:
                         self._recorder.replace(misnamed(target, told), self._after_all)
+                self.ended = True
             except RefusedError as refused:
                 refusal = refused
             except Halted:
@@ -213,6 +216,7 @@ class Session:
                 now_ms = self._clock.wall_ms()
                 age = 0.0 if began_wall_ms is None else (now_ms - began_wall_ms) / 1000
                 findings = await self._verify(targets, self._clock.monotonic() - age)
+                self.ended = findings is not None
             except Halted:
                 pass  # while it rested; the switch says why
             except LedgerError as failure:
@@ -343,6 +347,10 @@ class Session:
 
     def _lost(self, failure: LedgerError) -> None:
         self._switch.throw(Stop("record", str(failure)))
+
+    def hurry(self) -> None:
+        """What is in flight ends now."""
+        self._transport.cut(self._clock.monotonic())
 
     def _drain(self, _: Stop) -> None:
         """What is in flight gets a moment more."""

@@ -29,6 +29,7 @@ _NOTHING = frozenset({"nothing_cached", "nothing_matched", "too_late"})
 _UNDONE = frozenset({"failed", "rejected", "not_found", "not_attempted"})
 _UNCERTAIN = ("unknown", "cancelled_incomplete", "anomalous")
 _NOT_DONE = ("failed", "rejected", "not_found", "too_late")
+_UNPRINTED = "the summary was not printed"
 _NOT_FOR_SAFETY = frozenset({"signal", "window", "deadline", "record", "limit"})
 _WORST = (2, 6, 5, 1, 130, 143, 7, 9, 8, 4, 3, 0)
 _REFUSED = (2, 7, 9, 130, 143)  # before a run began
@@ -422,7 +423,7 @@ class Judge:
         if start.killed:
             return
         hurried = start.signal is not None and start.signal.kind == "INT2"
-        for run_id in start.runs if not hurried else ():
+        for run_id in start.runs:
             if left := [p.name for p in self._theatre.folder.rglob(f"*{run_id}*.part")]:
                 self.say(0, f"start {start.number} left {left}")
         if start.code < 0:
@@ -483,10 +484,12 @@ class Judge:
         return 3 if any(tally[kind] for kind in _NOT_DONE) else 0
 
     def _excused(self, start: Start, expected: int) -> bool:
-        """A signal after the end of a run may end the series, or interrupt what is printed."""
+        """After the end of a run a signal ends the series, two leave a report unwritten."""
         if start.signal is None or start.signalled is None:
             return False
-        return start.code in (130, 143) and (len(start.runs) > 1 or expected in (0, 3, 4, 5))
+        if start.signal.kind == "INT2" and start.code == 1:
+            return "was not written: stopped by" in start.errors or _UNPRINTED in start.errors
+        return start.code in (130, 143) and len(start.jobs) > 1
 
     def _ended_without_a_run(self, start: Start) -> None:
         if start.code in (130, 143) and start.signalled is not None:
