@@ -68,7 +68,8 @@ class Rests:
         if now < due.earliest - EPS_MS:
             wrong = f"request {exchange.number} begins before an earlier process's Retry-After"
             self._world.wrong(10, wrong)
-        if now > due.latest + EPS_MS:
+        # Over the real client what never finds a way is not seen here.
+        if self._world.transport == "fake" and now > due.latest + EPS_MS:
             self._world.wrong(10, f"start {start.number} waits longer than it has to")
         self._world.witness.rows[107] += due.earliest > due.began
         self._heard[start.worker].clear()
