@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -26,3 +27,21 @@ def test_a_bug_is_named_by_its_class_and_place_never_by_its_text() -> None:
     assert places[-1] == "  <string>:5 in broken"
     assert "canary" not in done.stderr
     assert (done.returncode, done.stdout) == (1, "")
+
+
+_LOADING = """
+import signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "worker.cli":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from worker.__main__ import main
+main()
+"""
+
+
+def test_an_interrupt_while_the_program_loads_has_no_traceback() -> None:
+    """Loading takes half a second, in which nothing needs an end of its own."""
+    done = subprocess.run([sys.executable, "-c", _LOADING], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")

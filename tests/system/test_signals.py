@@ -328,7 +328,9 @@ def test_while_a_report_is_printed(tmp_path: Path, number: signal.Signals, code:
         gateway.job("printed", devices(2000), verify="none")
         assert gateway.command("run", "printed.yaml", "--yes").returncode == 0
         process = gateway.start("report", "last", "-f", "ndjson")
-        time.sleep(2.0)  # the pipe is full by then
+        assert process.stdout is not None
+        assert process.stdout.read(1) == "{"
+        time.sleep(0.5)  # the pipe is full by then
         assert process.poll() is None
         process.send_signal(number)
         _, err = process.communicate(timeout=20)
