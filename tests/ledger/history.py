@@ -98,6 +98,7 @@ def answers(store: Store) -> dict[str, Any]:
 
 def _of(store: Store, run_id: str) -> dict[str, Any]:
     kinds = {kind: list(store.ordinals_with_outcome(run_id, [kind])) for kind in OutcomeKind}
+    ids = [str(one) for one in range(101, 112)]
     return {
         "planned": store.planned(run_id),
         "counts": {kind: number for kind, number in store.counts(run_id).items() if number},
@@ -112,9 +113,7 @@ def _of(store: Store, run_id: str) -> dict[str, Any]:
             for device, since_ms in store.open_intents(run_id).items()
         ),
         "also_touched_by": store.also_touched_by(run_id),
-        "recorded_elsewhere": sorted(
-            store.recorded_elsewhere(run_id, 0, [str(one) for one in range(101, 112)])
-        ),
+        "recorded_elsewhere": sorted(store.recorded_elsewhere(run_id, 0, ids, in_order_ms=2**62)),
         "rows": list(store.rows(run_id)),
     }
 

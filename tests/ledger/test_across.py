@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import time
 
+import pytest
+from msgspec.structs import replace
+
 from tests.ledger.plans import claim, devices, mark, outcome, plan, record, told
+from tests.simulation.clock import VirtualClock
+from worker.cli.engine import Past
 from worker.ledger.entry import Entry, Found, Touched
 from worker.ledger.store import Store
-from worker.model import AssetId, DeviceKey, Identity, OutcomeKind, RunEnd
+from worker.model import AssetId, DeviceKey, Identity, OutcomeKind, Proof, RunEnd
 
 HOUR = 3_600_000
+
+
+def elsewhere(store: Store, run_id: str, ordinal: int, *ids: str) -> set[str]:
+    """What `recorded_elsewhere` says where nobody sets the clock."""
+    return store.recorded_elsewhere(run_id, ordinal, ids, in_order_ms=10_000)
 
 
 def test_recorded_elsewhere(temporary: Store) -> None:
@@ -21,9 +31,54 @@ def test_recorded_elsewhere(temporary: Store) -> None:
     claim(temporary, 2)
     missed = Entry(1, 1, (told("9", "not_cached"),), None)
     record(temporary, outcome(0, "cancelled", "2", "3"), missed)
-    assert temporary.recorded_elsewhere("r1", 1, ["1", "2", "3", "4", "9"]) == {"1", "2", "3"}
-    assert temporary.recorded_elsewhere("r1", 0, ["1", "2", "3", "4"]) == {"1"}
-    assert temporary.recorded_elsewhere("r1", 0, []) == set()
+    assert elsewhere(temporary, "r1", 1, "1", "2", "3", "4", "9") == {"1", "2", "3"}
+    assert elsewhere(temporary, "r1", 0, "1", "2", "3", "4") == {"1"}
+    assert elsewhere(temporary, "r1", 0) == set()
+
+
+@pytest.mark.parametrize(
+    ("evidence", "recorded_ms", "in_order_ms", "left_out"),
+    [
+        ("response", 9_000, 0, True),  # a command is cancelled once
+        ("search", 4_999, 10_000, True),  # found before this run could have sent anything
+        ("search", 5_000, 10_000, False),  # as likely after as before
+        ("search", 9_000, 10_000, False),  # found when this run's call may have been executed
+        ("search", 4_999, 5_000, True),
+        ("search", 4_999, 4_999, False),  # claimed in the future: the clock was set back
+        ("search", 4_999, 0, False),
+    ],
+)
+def test_what_another_run_found_may_be_ours(
+    temporary: Store, evidence: Proof, recorded_ms: int, in_order_ms: int, *, left_out: bool
+) -> None:
+    """Row 99: a search of another run tells who cancelled only if it came before our claim."""
+    plan(temporary, ["a", "b"])
+    plan(temporary, ["b"], "r2")
+    claim(temporary, 1, now_ms=4_000)
+    claim(temporary, 1, now_ms=5_000)
+    claim(temporary, pass_no=2, members=(1,), now_ms=9_500)
+    claim(temporary, 1, run_id="r2", now_ms=4_500)
+    found = replace(told("1"), evidence=evidence)
+    record(temporary, Entry(0, 1, (found,), None), run_id="r2", now_ms=recorded_ms)
+    seen = temporary.recorded_elsewhere("r1", 1, ["1", "2"], in_order_ms=in_order_ms)
+    assert seen == ({"1"} if left_out else set())
+
+
+@pytest.mark.parametrize(("ms", "left_out"), [(0, {"1"}), (3_600_000, {"1"}), (-2_000, set())])
+async def test_a_clock_that_was_set_back_orders_nothing(
+    temporary: Store, ms: int, left_out: set[str]
+) -> None:
+    """Row 99: set back during a run, it may put what another run found before our claim."""
+    plan(temporary, ["a"])
+    plan(temporary, ["a"], "r2")
+    claim(temporary, 1, now_ms=5_000)
+    claim(temporary, 1, run_id="r2", now_ms=4_500)
+    found = replace(told("1"), evidence="search")
+    record(temporary, Entry(0, 1, (found,), None), run_id="r2", now_ms=4_600)
+    clock = VirtualClock()
+    past = Past(temporary, "r1", clock, None)
+    clock.jump(ms)
+    assert past.recorded_elsewhere(0, ["1"]) == left_out
 
 
 def test_rehearsals_are_worlds_of_their_own(temporary: Store) -> None:
@@ -34,7 +89,7 @@ def test_rehearsals_are_worlds_of_their_own(temporary: Store) -> None:
         record(temporary, outcome(0, "cancelled", "1"), run_id=run_id)
     seen = {
         run_id: (
-            temporary.recorded_elsewhere(run_id, 0, ["1"]),
+            elsewhere(temporary, run_id, 0, "1"),
             set(temporary.open_intents(run_id)),
             temporary.also_touched_by(run_id),
         )
@@ -47,7 +102,7 @@ def test_rehearsals_are_worlds_of_their_own(temporary: Store) -> None:
         "r1": ({"1"}, {b}, [Touched("r2", "nightly", 2)]),
         "r2": ({"1"}, {b}, [Touched("r1", "nightly", 2)]),
     }
-    assert temporary.recorded_elsewhere("x1", 1, ["1"]) == {"1"}
+    assert elsewhere(temporary, "x1", 1, "1") == {"1"}
 
 
 def test_open_intents(temporary: Store) -> None:
@@ -63,6 +118,43 @@ def test_open_intents(temporary: Store) -> None:
     claim(temporary, 1, now_ms=1)
     expected = {DeviceKey("p", "a"): 4000, AssetId("x"): 77}
     assert temporary.open_intents("r1") == expected
+
+
+@pytest.mark.parametrize("by", ["outcome", "command"])
+@pytest.mark.parametrize(("doubted", "called"), [("@x", "a"), ("a", "@x")])
+def test_open_intents_by_the_other_name(
+    temporary: Store, by: str, doubted: str, called: str
+) -> None:
+    """Row 105: in doubt by one name, called by the other: told by replies of any run."""
+    pair, asset = DeviceKey("p", "a"), AssetId("x")
+    reply = outcome(0, identity=Identity("p", "a", "x"))
+    if by == "command":
+        named = told("1", productKey="p", deviceKey="a", assetId="x")
+        reply = outcome(0, "cancelled", commands=(named,))
+    plan(temporary, [doubted], "first")
+    claim(temporary, 1, run_id="first")
+    record(temporary, reply, run_id="first")
+    temporary.finish("first", RunEnd(9, 0))
+    plan(temporary, [doubted, f"{doubted}2"], "crashed")
+    claim(temporary, 2, run_id="crashed", now_ms=7_000)
+    plan(temporary, [called])
+    as_doubted = {asset, AssetId("x2")} if doubted == "@x" else {pair, DeviceKey("p", "a2")}
+    in_both = dict.fromkeys({pair, asset, *as_doubted}, 7_000)
+    assert temporary.open_intents("r1") == in_both
+    plan(temporary, [doubted], "as before")  # all in one spelling: nothing is searched for it
+    assert temporary.open_intents("as before") == dict.fromkeys(as_doubted, 7_000)
+
+
+def test_other_names_from_rehearsals_and_other_organizations(temporary: Store) -> None:
+    """Invented replies and those about other devices of that name tell nothing."""
+    for run_id, more in (("x", {"rehearsal": True}), ("o", {"orgId": "o2"})):
+        plan(temporary, ["a"], run_id, **more)
+        claim(temporary, 1, run_id=run_id)
+        record(temporary, outcome(0, identity=Identity("p", "a", "x")), run_id=run_id)
+    plan(temporary, ["a"], "crashed")
+    claim(temporary, 1, run_id="crashed", now_ms=7_000)
+    plan(temporary, ["@x"])
+    assert temporary.open_intents("r1") == {DeviceKey("p", "a"): 7_000}
 
 
 def test_intents_of_finished_runs(temporary: Store) -> None:

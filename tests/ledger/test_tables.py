@@ -31,7 +31,7 @@ def everything(store: Store) -> None:
     list(store.never_attempted("r1"))
     list(store.ordinals_with_outcome("r1", [OutcomeKind.CANCELLED]))
     list(store.rows("r1"))
-    store.recorded_elsewhere("r1", 0, ["1"])
+    store.recorded_elsewhere("r1", 0, ["1"], in_order_ms=9_000)
     store.counts("r1")
     store.commands("r1")
     store.open_intents("r1")

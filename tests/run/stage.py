@@ -70,7 +70,7 @@ class Past:
         return self._store.open_intents(self._run_id)
 
     def recorded_elsewhere(self, ordinal: int, ids: Sequence[str]) -> set[str]:
-        return self._store.recorded_elsewhere(self._run_id, ordinal, ids)
+        return self._store.recorded_elsewhere(self._run_id, ordinal, ids, in_order_ms=2**62)
 
     def pause(self) -> int | None:
         return self._store.pause(GATEWAY)

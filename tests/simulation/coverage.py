@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROWS = (
     *(1, 2, 3, 5, 7, 8, 9, 10, 13, 14, 15, 16, 19, 20, 21, 22, 23, 24, 25, 26, 28, 29, 30),
     *(38, 40, 41, 45, 52, 53, 55, 56, 66, 71, 72, 73, 74, 75, 76, 77, 78, 79, 81, 83, 86),
-    *(94, 95, 96, 101, 107),
+    *(94, 95, 96, 99, 101, 105, 107, 109),
 )
 #: Only the real client meets these: bytes in pieces.
 REAL_CLIENT_ONLY = frozenset({9})
@@ -125,6 +125,41 @@ def _clocks_apart(world: World) -> int:
     return sum(world.witness.look_ups.values()) if apart else 0
 
 
+def _found_twice(world: World) -> int:
+    """Commands on record in two runs: one of them at least found them by a search."""
+    query = (
+        "SELECT count(*) FROM (SELECT 1 FROM command WHERE result = 'cancelled' "
+        "GROUP BY commandId HAVING count(DISTINCT run) > 1)"
+    )
+    return int(world.ledgers[0].raw.execute(query).fetchone()[0])
+
+
+def _respelled(world: World) -> int:
+    return sum(start.respelled for start in world.starts)
+
+
+def parts(world: World) -> Counter[str]:
+    """What of row 109 a world showed."""
+    setup = world.setup
+    sent = [e for e in world.gateway.exchanges if e.kind != "token" and e.proof == "OK"]
+    ended = _ended(world)
+    found = [start.ending.findings for start in ended if start.ending is not None]
+    resumed = [s for n, s in enumerate(world.starts) if s.run in {p.run for p in world.starts[:n]}]
+    return Counter(
+        {
+            "keys": len(sent) if setup.odd else 0,
+            "pages": sum(e.page > 1 for e in sent),
+            "batches": sum(f is not None and f.targets > setup.batch for f in found),
+            "limits": sum(start.limit is not None and bool(start.settled) for start in resumed),
+            "jobs": len(ended) if setup.several == "series" else 0,
+        }
+    )
+
+
+def _of_every_kind(world: World) -> int:
+    return parts(world).total()
+
+
 _SITUATIONS: dict[int, Callable[[World], int]] = {
     9: _slices,
     28: _storm,
@@ -140,6 +175,9 @@ _SITUATIONS: dict[int, Callable[[World], int]] = {
     86: _leaks_possible,
     94: _named,
     96: _clocks_apart,
+    99: _found_twice,
+    105: _respelled,
+    109: _of_every_kind,
 }
 
 
@@ -250,10 +288,11 @@ def _anomalous(world: World) -> None:
 
 def _differently_named(world: World) -> None:
     """94: two replies of one process that name a target in two ways make it anomalous."""
-    for start, following in zip(world.starts, [*world.starts[1:], None], strict=True):
+    for start in world.starts:
         if start.ending is None or not start.ending.durable:
             continue
-        ends = following.began if following is not None and len(world.ledgers) == 1 else 1e12
+        later = [s for s in world.starts[start.number + 1 :] if s.run == start.run]
+        ends = later[0].began if later else 1e12
         told: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
         for exchange in world.gateway.exchanges:
             mine = exchange.run == start.run and start.began <= exchange.begun < ends
@@ -262,8 +301,7 @@ def _differently_named(world: World) -> None:
         found, listing = invariants.recorded(world, start), start.listing
         for key, names in told.items():
             outcome = found.outcomes[listing.ordinals[key]]
-            last = following is None or len(world.ledgers) == 2
-            if len(names) > 1 and (start.stop is None or (last and outcome != "anomalous")):
+            if len(names) > 1 and (start.stop is None or (not later and outcome != "anomalous")):
                 said = f"target {listing.ordinals[key]} {key} was named in {len(names)} ways"
                 world.wrong(4, f"row 94: {said} and is {outcome}")
 

@@ -15,12 +15,14 @@ def things(setup: Setup, chance: Random) -> list[Thing]:
     """The devices and what is cached for them."""
     found = []
     for index in range(setup.devices):
-        thing = Thing(index, f"p{index % 2}", f"d{index}", f"a{index}", commands=[])
+        thing = Thing(index, *ledgers.names_of(index, setup.odd), commands=[])
         thing.curse = setup.curses.get(index)
         thing.bug = index in setup.bugs
         count = chance.choice((0, 0, 1, 1, 2, 3, 4))
         if chance.random() < 0.01:
             count = 50
+        if setup.hoard and index == 0:
+            count = setup.hoard
         for number in range(count):
             age = _age(setup, 1000.0 - number + chance.random() * 3600, number)
             thing.commands.append(_old(setup, ledgers.command_id(index, number), age))
@@ -29,6 +31,21 @@ def things(setup: Setup, chance: Random) -> list[Thing]:
                 old = _old(setup, ledgers.command_id(index, 500 + number), 90_000.0 + number)
                 old.change(CANCELLED, -50_000.0, 0.0)
                 thing.commands.append(old)
+        found.append(thing)
+    if setup.odd:
+        found += _mistaken(setup, Random(f"{setup.seed} mistaken"))
+    return found
+
+
+def _mistaken(setup: Setup, chance: Random) -> list[Thing]:
+    """The devices that a key is for when it is escaped wrongly: in no job, with commands."""
+    found = []
+    for index in range(setup.devices):
+        names = ledgers.names_of(index, setup.odd, misread=True)
+        thing = Thing(1_000 + index, *names, commands=[])
+        for number in range(2):
+            commandId = ledgers.command_id(1_000 + index, number)
+            thing.commands.append(_old(setup, commandId, 100.0 + chance.random()))
         found.append(thing)
     return found
 

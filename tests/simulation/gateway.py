@@ -110,7 +110,7 @@ class Gateway:
     ) -> Exchange:
         """Read a request; nothing happens yet. started: when it was asked for, loop time."""
         now = self.advance()
-        path, _, query = target.partition("?")
+        path, _, query = target.partition("#")[0].partition("?")
         pairs = parse_qsl(query, keep_blank_values=True)
         said = dict(pairs)
         kind = said.get("action", "token") if path.startswith("/connect") else "token"
@@ -254,6 +254,8 @@ class Gateway:
         if exchange.ended is not None and at > exchange.ended:
             chosen = [c for c in chosen if c.created <= exchange.begun]
         if exchange.portion < 1.0:
+            if self._setup.hoard:  # the first page of a search, if it is seen meanwhile
+                chosen.sort(key=lambda command: -command.created)
             chosen = chosen[: (len(chosen) + 1) // 2]
         for command in chosen:
             command.change(CANCELLED, at, self.lag())

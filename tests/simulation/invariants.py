@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import json
+from collections import Counter, defaultdict
 from math import floor
 from typing import TYPE_CHECKING
 
@@ -27,17 +28,34 @@ _OPEN = {"not_attempted", "unknown", "cancelled_incomplete"}
 _CANARIES = (b"sk-canary", b"tok-canary")
 
 
-def terminal(ledger: Ledger, run: int, kinds: Sequence[OutcomeKind]) -> frozenset[int]:
-    """Ordinals that a new process has no business with."""
-    [(targets,)] = ledger.raw.execute("SELECT targets FROM run WHERE run = ?", (run,))
+def open_before(
+    ledger: Ledger, start: Start, kinds: Sequence[OutcomeKind]
+) -> tuple[frozenset[int], frozenset[int]]:
+    """Ordinals that a new process has no business with, and those that it is for.
+
+    Where it is for some of them only: what may have been sent goes first, then what was claimed,
+    then the rest of the plan.
+    """
+    run, targets = start.run % 100, len(start.listing.rows)
     again = _OPEN | {kind.value for kind in kinds}
-    outcomes = read(ledger, run, targets).outcomes
-    for ordinal, kind in ledger.raw.execute(
+    found = read(ledger, run, targets)
+    outcomes, unsure = found.outcomes, set(found.in_doubt)
+    last = ledger.raw.execute(
         'SELECT ordinal, kind FROM outcome WHERE run = ? ORDER BY "pass"', (run,)
-    ):
+    ).fetchall()
+    for ordinal, kind in dict(last).items():
         if kind == "deferred":  # a resume that was to send it again ended before it could
             outcomes[ordinal] = "not_attempted"
-    return frozenset(ordinal for ordinal, kind in outcomes.items() if kind not in again)
+    final = dict(row for row in last if row[1] != "deferred")
+    unsure |= {n for n, kind in final.items() if kind in ("unknown", "cancelled_incomplete")}
+    [(claimed,)] = ledger.raw.execute(
+        "SELECT max(hi) FROM claim WHERE run = ? AND members IS NULL", (run,)
+    )
+    left = {ordinal for ordinal, kind in outcomes.items() if kind in again}
+    turns = sorted(
+        left, key=lambda n: (n not in unsure, n > (-1 if claimed is None else claimed), n)
+    )
+    return frozenset(range(targets)) - left, frozenset(turns[: start.limit])
 
 
 def check(world: World) -> None:
@@ -47,12 +65,17 @@ def check(world: World) -> None:
         _bounded(world, start)
         _paced(world, start)
         _canaries(world, start)
+        _logged(world, start)
+        _worked_off(world, start)
+    for ledger in {id(ledger): ledger for ledger in world.ledgers}.values():
+        _found_by_one_run(world, ledger)
     for start in _last_of_each_run(world):
         found = recorded(world, start)
         _truthful(world, start, found)
         _left_behind(world, start, found)
-        if start is world.starts[-1] or len(world.ledgers) > 1:
-            _looked_up(world, start, found)
+        _left_without_reason(world, start)
+        _looked_up(world, start, found)
+        _verified(world, start, found)
         if world.setup.thorough:
             _as_reported(world, start, found)
     for start in world.starts:
@@ -65,6 +88,7 @@ def check(world: World) -> None:
 def after_crash(world: World, start: Start) -> None:
     """The state that a crash leaves names everything that may have happened."""
     _truthful(world, start, recorded(world, start))
+    _logged(world, start)
 
 
 def recorded(world: World, start: Start) -> Read:
@@ -73,7 +97,7 @@ def recorded(world: World, start: Start) -> Read:
 
 
 def _last_of_each_run(world: World) -> list[Start]:
-    last = {(start.worker, start.run): start for start in world.starts}
+    last = {start.run: start for start in world.starts}
     return list(last.values())
 
 
@@ -136,6 +160,17 @@ def _left_behind(world: World, start: Start, found: Read) -> None:
                 world.wrong(4, f"{said}, {command.commandId} was cached before and still is")
 
 
+def _left_without_reason(world: World, start: Start) -> None:
+    """4: by id, all of a device is cancelled where nothing went wrong and nobody interfered."""
+    if not world.setup.by_id or world.setup.others:
+        return
+    for outcome in start.settled:
+        key = start.listing.keys[outcome.target.ordinal]
+        mine = (e for e in world.gateway.exchanges if e.key == key)
+        if outcome.cause == "still_cached" and all(e.proof == "OK" for e in mine):
+            world.wrong(4, f"target {key} is {outcome.kind} though nothing went wrong")
+
+
 def _of_twin(world: World, start: Start, key: Key, found: Read) -> set[str]:
     """Ids on record for the same device as the job spells it otherwise."""
     thing = world.gateway.by_key[key]
@@ -152,13 +187,14 @@ def _ids_in(ledger: Ledger) -> set[str]:
 def _looked_up(world: World, start: Start, found: Read) -> None:
     """What was in doubt is settled by a look-up after the last attempt, or not at all."""
     witness = world.witness
-    sent = {(e.run, e.key) for e in world.gateway.exchanges if e.kind == "cancel"}
+    sent = {(e.run, e.key): e.begun for e in world.gateway.exchanges if e.kind == "cancel"}
     for key, ordinal in start.listing.ordinals.items():
         doubts = dict(witness.doubtful.get((start.run, key), {}))
         for commandId in found.recorded.get(ordinal, {}):
             doubts.pop(commandId, None)  # a call by id that is on record has nothing to look for
         outcome = found.outcomes[ordinal]
-        if outcome == "not_attempted" and (start.run, key) not in sent:
+        last_sent = sent.get((start.run, key), -1.0)
+        if outcome == "not_attempted" and doubts and last_sent < min(doubts.values()):
             continue  # in doubt from another run, or claimed and not sent
         if doubts and outcome not in _UNCERTAIN:
             last = max(doubts.values())
@@ -166,15 +202,83 @@ def _looked_up(world: World, start: Start, found: Read) -> None:
             if looked < last + world.setup.lookup.wait * 0.99:
                 said = f"target {ordinal} {key} is {outcome}, in doubt at {last:.3f} and not"
                 world.wrong(4, f"{said} looked up since ({looked:.3f})")
-    seen: dict[str, int] = {}
+
+
+def _found_by_one_run(world: World, ledger: Ledger) -> None:
+    """3: what another run is known to have cancelled, or found first, is not found once more.
+
+    Moments on record can be compared as long as nobody sets the clock.
+    """
+    claimed = {
+        (run, ordinal): claimed_ms
+        for run, lo, hi, claimed_ms in ledger.raw.execute(
+            "SELECT run, lo, hi, claimed_ms FROM claim WHERE members IS NULL"
+        )
+        for ordinal in range(lo, hi + 1)
+    }
+    rows = ledger.raw.execute(
+        "SELECT commandId, run, ordinal, evidence, recorded_ms FROM command "
+        "WHERE result = 'cancelled'"
+    ).fetchall()
+    by_id: dict[str, list[tuple[int, int, str, int]]] = defaultdict(list)
+    for commandId, *row in rows:
+        by_id[commandId].append((row[0], row[1], row[2], row[3]))
+    for commandId, holders in by_id.items():
+        for run, ordinal, evidence, at in holders if len(holders) > 1 else ():
+            first = claimed[run, ordinal]
+            before = [
+                other
+                for other, _, proof, other_at in holders
+                if other != run and other_at < (at - 5_000 if proof == "response" else first)
+            ]
+            if evidence == "search" and before and not (world.setup.jumps or world.setup.clock_set):
+                said = f"{commandId} of target {ordinal} of run {run} was found"
+                world.wrong(3, f"{said}, but was on record from run {before[0]}")
+
+
+def _logged(world: World, start: Start) -> None:
+    """2: the log never names a cancelled command that is not on record; else it names each."""
     rows = world.ledgers[start.worker].raw.execute(
-        "SELECT commandId, run, ordinal, evidence FROM command WHERE result = 'cancelled' "
-        "ORDER BY run, recorded_ms"
+        "SELECT commandId FROM command WHERE run = ? AND result = 'cancelled'", (start.run % 100,)
     )
-    for commandId, run, ordinal, evidence in rows:
-        if commandId in seen and evidence == "search" and seen[commandId] != run:
-            world.wrong(3, f"{commandId} of target {ordinal} was on record from an earlier run")
-        seen.setdefault(commandId, run)
+    kept = {row[0] for row in rows}
+    if invented := _told(start) - kept:
+        world.wrong(2, f"the log of start {start.number} names {invented}, the ledger does not")
+    mine = [each for each in world.starts if each.run == start.run]
+    sound = not any(each.crashed or each.code == 6 for each in mine)
+    if sound and kept - set().union(*map(_told, mine)):
+        world.wrong(7, f"the logs of run {start.run_id} do not name all of its commands")
+
+
+def _told(start: Start) -> set[str]:
+    lines = (line for line in start.lines if b'"command.cancelled"' in line)
+    return {json.loads(line)["commandId"] for line in lines}
+
+
+def _worked_off(world: World, start: Start) -> None:
+    """7: a start that nothing ended early settled all that it was for, and nothing else ever."""
+    ending = start.ending
+    if ending is None:
+        return
+    settled = {outcome.target.ordinal for outcome in start.settled}
+    if settled - start.asked:
+        world.wrong(1, f"start {start.number} settled {settled - start.asked}, not asked for")
+    if ending.stop is None and ending.durable and start.asked - settled:
+        world.wrong(7, f"start {start.number} ended by itself without {start.asked - settled}")
+
+
+def _verified(world: World, start: Start, found: Read) -> None:
+    """7: a verification that came to its end has searched every target that it is for."""
+    findings = start.ending.findings if start.ending is not None else None
+    if findings is None or findings.denied:
+        return
+    touched = {"cancelled", "cancelled_incomplete", "unknown"}
+    everyone = world.setup.verify == "all"
+    asked = [o for o in found.outcomes.values() if o in touched or everyone]
+    asked = [outcome for outcome in asked if outcome != "not_attempted"]
+    if findings.targets + findings.unsearched != len(asked):
+        said = f"start {start.number} searched {findings.targets} targets again"
+        world.wrong(7, f"{said}, {findings.unsearched} in vain, of {len(asked)}")
 
 
 def _as_reported(world: World, start: Start, found: Read) -> None:

@@ -29,7 +29,8 @@ _KNOWN = {"_url", "_database", "_settling", "_heads"}
 _POOL: list[Store] = []
 _LISTED_PER_DEVICE = 4
 
-Plan = tuple[str, int, int, bool, bool]  # scope, devices, variant, twin spelling, backwards
+# scope, devices, variant, twin spelling, backwards, odd keys
+Plan = tuple[str, int, int, bool, bool, int]
 
 
 class Listing(Struct, eq=False):
@@ -130,6 +131,19 @@ class Ledger:
         self._claims = (self.commits, run, found)
         return found
 
+    def other_spellings(self, keys: set[Key]) -> set[Key]:
+        """The other names of devices, as far as lists and replies on record tell."""
+        if not keys:
+            return set()
+        pairs: set[tuple[Key, Key]] = set()
+        for table in ("target", "outcome", "command"):
+            for product, device, asset in self.raw.execute(
+                f"SELECT DISTINCT productKey, deviceKey, assetId FROM {table}"
+            ):
+                if None not in (product, device, asset):
+                    pairs |= {((product, device), (asset,)), ((asset,), (product, device))}
+        return {other for known, other in pairs if known in keys}
+
 
 def submit(disk: Random, slow: float) -> Callable[[Callable[[], T]], Awaitable[T]]:
     """Run a ledger call in one piece, at a moment that the seed draws."""
@@ -205,10 +219,11 @@ def listing_of(plan: Plan) -> Listing:
 
 
 def _rows_of(plan: Plan) -> list[Row]:
-    scope, devices, variant, twin, backwards = plan
+    scope, devices, variant, twin, backwards, odd = plan
     chance = Random(f"{plan[:4]}")
     rows: list[Row] = []
     for index in range(devices):
+        productKey, deviceKey, assetId = names_of(index, odd)
         ids = None
         if scope == "listed":
             listed = chance.sample(range(_LISTED_PER_DEVICE), chance.randrange(1, 4))
@@ -216,14 +231,43 @@ def _rows_of(plan: Plan) -> list[Row]:
         asset = chance.random() < 0.2 * variant
         both = twin and index == 0
         if asset or both:
-            rows.append((None, None, f"a{index}", ids))
+            rows.append((None, None, assetId, ids))
         if not asset or both:
-            rows.append((f"p{index % 2}", f"d{index}", None, ids))
+            rows.append((productKey, deviceKey, None, ids))
     if variant == 3:
         chance.shuffle(rows)
     if backwards:
         rows.reverse()
     return rows
+
+
+#: Ends of keys that have to be escaped, and what they become when that goes wrong.
+_ODD = (
+    ("+b", " b"),
+    (" b", "+b"),
+    ("%2Bb", "+b"),
+    ("%41", "A"),
+    ("&b", ""),
+    ("&deviceKey=d", ""),
+    ("/b", "%2Fb"),
+    ("#b", ""),
+    ("=b", "%3Db"),
+    ("?b", "%3Fb"),
+    ("é", "Ã©"),
+    ("设备", "%E8%AE%BE%E5%A4%87"),
+)
+
+
+def names_of(index: int, odd: int = 0, *, misread: bool = False) -> tuple[str, str, str]:
+    """productKey, deviceKey and assetId of a device; odd draws keys that have to be escaped.
+
+    misread: the names of the device that is called instead when they are not.
+    """
+    productKey, end = f"p{index % 2}", ""
+    if odd:
+        productKey += "+/%" if odd % 3 == 0 else ""
+        end = _ODD[(index * 5 + odd) % len(_ODD)][misread]
+    return productKey, f"d{index}{end}", f"a{index}{end}"
 
 
 def command_id(index: int, number: int) -> str:

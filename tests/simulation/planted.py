@@ -1,7 +1,8 @@
-"""Bugs that the simulated worlds must catch: each a small change to a copy of the worker.
+"""Bugs that must be caught: each a small change to a copy of the worker.
 
-A bug is a name, a file, the text to find and the text to put in its place; a text that is no
-longer there fails its test, so that the list follows the code.
+The simulated worlds catch them, or tests, where worlds are blind by their nature: they have no
+lock and no command line. A bug is a name, a file, the text to find and the text to put in its
+place; a text that is no longer there fails its test, so that the list follows the code.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from msgspec import Struct
 
 ROOT = Path(__file__).parents[2]
@@ -27,28 +29,54 @@ class Bug(Struct, frozen=True):
     new: str
     transport: str = "fake"
     first: int = 0  # seed to begin with
+    tests: str | None = None  # what pytest selects below tests/, instead of worlds
 
 
 class Caught(Struct, frozen=True):
-    """How a bug was found out; worlds is None when it was not."""
+    """How a bug was found out; worlds is None when it was not, 0 when a test did."""
 
     worlds: int | None
     said: str
 
 
 def catch(bug: Bug, folder: Path, most: int = 2_000) -> Caught:
-    """Run worlds on a copy of the worker with this bug, up to the first violation."""
-    shutil.copytree(ROOT / "worker", folder / "worker", ignore=shutil.ignore_patterns("*.pyc"))
+    """Run worlds, or tests, on a copy of the worker with this bug, up to the first violation."""
+    _copy("worker", folder)
     place = folder / "worker" / bug.file
     text = place.read_text()
     if text.count(bug.old) != 1:
         raise LookupError(f"{bug.name}: {text.count(bug.old)} places in worker/{bug.file}")
     place.write_text(text.replace(bug.old, bug.new))
+    if bug.tests is not None:
+        return _by_tests(bug.tests, folder)
     command = ["-m", "tests.simulation", "--catch", "--worlds", str(most)]
     command += ["--first", str(bug.first), "--transport", bug.transport]
+    ran = _python(folder, *command)
+    found = re.match(r"caught after ([0-9]+): (.*)", ran.stdout)
+    if found is None:
+        return Caught(None, ran.stdout + ran.stderr[-2_000:])
+    return Caught(int(found[1]), found[2])
+
+
+def _by_tests(selection: str, folder: Path) -> Caught:
+    """Run these tests of a copy beside the worker's: what they start is the worker with the bug."""
+    _copy("tests", folder)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    ran = _python(folder, "-m", "pytest", "-q", "-x", f"tests/{selection}")
+    failed = re.search(r"^FAILED (.*)", ran.stdout, re.MULTILINE)
+    if ran.returncode != pytest.ExitCode.TESTS_FAILED or failed is None:
+        return Caught(None, ran.stdout[-2_000:] + ran.stderr[-2_000:])
+    return Caught(0, failed[1])
+
+
+def _copy(room: str, folder: Path) -> None:
+    shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("*.pyc"))
+
+
+def _python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join((str(folder), str(ROOT)))
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", *command],
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": paths},
         capture_output=True,
@@ -56,10 +84,6 @@ def catch(bug: Bug, folder: Path, most: int = 2_000) -> Caught:
         timeout=300,
         check=False,
     )
-    found = re.match(r"caught after ([0-9]+): (.*)", ran.stdout)
-    if found is None:
-        return Caught(None, ran.stdout + ran.stderr[-2_000:])
-    return Caught(int(found[1]), found[2])
 
 
 BUGS = (
@@ -354,5 +378,104 @@ BUGS = (
         "run/session.py",
         "        switch.on_throw(self._drain)\n",
         "",
+    ),
+    Bug(
+        "a resume forgets --limit and calls the whole list",
+        "cli/resuming.py",
+        "    room = record.targets if limit is None else limit\n",
+        "    room = record.targets\n",
+    ),
+    Bug(
+        "the command resume forgets its --limit",
+        "cli/resuming.py",
+        "            legs = what_is_left(office.store, record, terms.limit,",
+        "            legs = what_is_left(office.store, record, None,",
+        tests="system/test_jobs.py::test_a_list_in_parts",
+    ),
+    Bug(
+        "a resume goes no further than the limit of the run",
+        "cli/resuming.py",
+        "        legs.append(Leg(1, limit=unclaimed.stop))",
+        "        legs.append(Leg(1, limit=terms_of(record).limit or unclaimed.stop))",
+    ),
+    Bug(
+        "a series prefers 3 to 4",
+        "cli/series.py",
+        "_WORST = (2, 6, 5, 1, 130, 143, 7, 9, 8, 4, 3, 0)",
+        "_WORST = (2, 6, 5, 1, 130, 143, 7, 9, 8, 3, 4, 0)",
+    ),
+    Bug(
+        "a verification skips its last batch",
+        "cli/engine.py",
+        """        while batch := await writer.ask(lambda: self._some(targets)):
+            yield batch
+""",
+        """        batch = await writer.ask(lambda: self._some(targets))
+        while batch and (later := await writer.ask(lambda: self._some(targets))):
+            yield batch
+            batch = later
+""",
+    ),
+    Bug(
+        "a resume takes no lock",
+        "cli/resuming.py",
+        "        with job_lock(office.ledger_url, record.job, record.run_id):",
+        "        if True:",
+        tests="system/test_ends.py::test_a_run_that_is_on_is_not_resumed",
+    ),
+    Bug(
+        "a log line before its commit",
+        "run/record.py",
+        "        self.writer.put(Entry(outcome.target.ordinal, pass_no, commands, outcome))",
+        """        self._observer.recorded(outcome.target, commands, outcome)
+        self.writer.put(Entry(outcome.target.ordinal, pass_no, commands, outcome))""",
+    ),
+    Bug(
+        "a plus counts as plain in a key",
+        "gateway/signing.py",
+        'is_plain = re.compile(r"[0-9A-Za-z._-]+")',
+        'is_plain = re.compile(r"[0-9A-Za-z._+-]+")',
+    ),
+    Bug(
+        "a percent sign counts as plain in a key",
+        "gateway/signing.py",
+        'is_plain = re.compile(r"[0-9A-Za-z._-]+")',
+        'is_plain = re.compile(r"[0-9A-Za-z._%-]+")',
+    ),
+    Bug(
+        "a look-up ignores page 2 of what is cancelled",
+        "run/reconcile.py",
+        "            if not page.commands or read >= page.total or",
+        "            if state == _CANCELLED or not page.commands or read >= page.total or",
+    ),
+    Bug(
+        "page 2 of what is cached is ignored",
+        "run/reconcile.py",
+        "            if not page.commands or read >= page.total or",
+        "            if state == _CACHED or not page.commands or read >= page.total or",
+    ),
+    Bug(
+        "what another run found is never this run's",
+        "ledger/across.py",
+        "                elsewhere = row.recorded_ms < claimed_ms <= in_order_ms",
+        "                elsewhere = True",
+    ),
+    Bug(
+        "what another run found before is this run's all the same",
+        "ledger/across.py",
+        "                elsewhere = row.recorded_ms < claimed_ms <= in_order_ms",
+        "                elsewhere = False",
+    ),
+    Bug(
+        "a clock that was set back tells which run was first",
+        "ledger/across.py",
+        "                elsewhere = row.recorded_ms < claimed_ms <= in_order_ms",
+        "                elsewhere = row.recorded_ms < claimed_ms",
+    ),
+    Bug(
+        "a device in doubt is known by one name only",
+        "ledger/across.py",
+        "    for device, other in _other_spellings(connection, head, list(found)):",
+        "    for device, other in ():",
     ),
 )

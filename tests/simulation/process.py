@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tests.simulation.gateway import ACCESS_KEY, SECRET_KEY
 from tests.simulation.ledgers import Ledger, Listing
@@ -59,6 +60,8 @@ class Start(Struct, eq=False):
     run: int  # its number in the ledger, and 100 times its worker's
     began: float
     listing: Listing
+    limit: int | None = None  # so many targets of what is left
+    late: float = 0.0  # seconds after the others of its act
     legs: tuple[Leg, ...] = ()
     settled: list[Outcome] = []
     stop: Stop | None = None
@@ -74,7 +77,10 @@ class Start(Struct, eq=False):
     refused: bool = False
     crashed: bool = False
     terminal: frozenset[int] = frozenset()  # ordinals that are done before it starts
+    asked: frozenset[int] = frozenset()  # ordinals that it is for
+    work_left: bool = False  # some of these were not attempted
     lines: list[bytes] = []
+    respelled: int = 0  # devices of its list that another run has in doubt by their other name
     unrecorded: int = 0
     opened: set[int] = set()  # targets of which a request has begun
     closed: set[int] = set()  # settled or put off
@@ -85,11 +91,14 @@ class Start(Struct, eq=False):
 class Tell(Watch):
     """The observer that the command line uses, and a witness beside it."""
 
-    def __init__(self, log: RunLog, progress: Progress, start: Start, now: Any, note: Any) -> None:
+    def __init__(
+        self, log: RunLog, progress: Progress, start: Start, now: Any, note: Any, die: Any
+    ) -> None:
         super().__init__(log, progress)
         self._start = start
         self._now = now
         self._note = note
+        self._die = die
 
     def settled(self, outcome: Outcome) -> None:
         self._start.settled.append(outcome)
@@ -98,6 +107,7 @@ class Tell(Watch):
         self._start.succeeded |= outcome.kind.value not in _NO_SUCCESS
         self._note("settled", target.ordinal, outcome.kind.value, outcome.cause)
         super().settled(outcome)
+        self._die(outcome)
 
     def recorded(self, target: Any, commands: Any, outcome: Any) -> None:
         ids = tuple(c.command.commandId for c in commands if c.result == "cancelled")
@@ -177,7 +187,10 @@ class Process:
         submit: Callable[[], Any],
         now: Callable[[], tuple[float, float]],
         note: Callable[..., None],
+        die: Callable[[Outcome], None],
     ) -> None:
+        """die: hears of each outcome, and perhaps ends the process."""
+        self._die = die
         self._setup = setup
         self._ledger = ledger
         self._clock = clock
@@ -194,7 +207,7 @@ class Process:
         office = Office(store, cast("Any", None), sink, clock, lambda _: None, "sqlite://")
         try:
             record = store.run(start.run_id)
-            agreed = terms_of(record)
+            agreed = replace(terms_of(record), limit=start.limit)
             resumed = record.started_ms is not None
             start.legs = (
                 what_is_left(store, record, agreed.limit, kinds)
@@ -208,9 +221,16 @@ class Process:
             store.start(start.run_id, clock.wall_ms())
             runlog = RunLog(sink, clock, record.run_id, record.job, record.orgId)
             engine = Engine(
-                store, clock, listen=_signals, connect=self._connect, submit=self._submit
+                store,
+                clock,
+                listen=_signals,
+                connect=self._connect,
+                submit=self._submit,
+                batch=setup.batch,
             )
-            watch = Tell(runlog, Progress(0, {}, None, clock), start, self._now, self._note)
+            watch = Tell(
+                runlog, Progress(0, {}, None, clock), start, self._now, self._note, self._die
+            )
             _announce(order, runlog)
             work = Work(record, agreed, start.legs, start.until_ms)
             start.began_loop = self._now()[1]

@@ -51,13 +51,14 @@ class Rests:
 
     def process_begins(self, start: Start) -> None:
         setup = self._world.setup
-        if setup.jumps or setup.sleeps or setup.fail_at is not None:
+        if setup.jumps or setup.clock_set or setup.sleeps or setup.fail_at is not None:
             return  # the clock, or the record, cannot be relied on
         now = self._world.span.wall_ms()
         most = now + setup.retry.retry_after_max * 1000
         sure = max((until for _, until in self._heard[start.worker]), default=0.0)
         latest = min(max(sure, self._unsure[start.worker], now), most)
-        self._due[start.number] = _Due(now, min(sure, most), latest + _BEGINS * 1000)
+        takes = start.late + _BEGINS
+        self._due[start.number] = _Due(now, min(sure, most), latest + takes * 1000)
 
     def begins(self, start: Start, exchange: Exchange) -> None:
         """The first request of a process: what was kept is over then, and forgotten."""

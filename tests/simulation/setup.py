@@ -91,6 +91,14 @@ class Setup(Struct):
     created_off: int = 0  # ms, the clock behind createTime against the gateway's
     wall_off: int = 0  # ms, the machine's wall clock against the truth, from the beginning
     aged: bool = False  # commands are up to two days old
+    several: str | None = None  # jobs on one ledger: beside, in turns, as a series
+    acts: int = 0  # of several jobs: runs and resumes that follow
+    clock_set: int = 0  # ms by which the wall clock is set between the first of these
+    limits: tuple[int | None, ...] = ()  # --limit of each resume
+    odd: int = 0  # keys that have to be escaped, and which
+    hoard: int = 0  # commands that are cached for one device: more than a page of a search
+    batch: int = 1_000  # targets that a verification reads at a time
+    dies_with: int = 0  # a crash comes right behind the n-th target that cancelled something
 
 
 def draw(seed: int, transport: str = "fake") -> Setup:
@@ -126,6 +134,13 @@ def draw(seed: int, transport: str = "fake") -> Setup:
     if setup.kind == "calm":
         _calm(setup)
     setup.unrest = unrest.draw(seed, setup.kind, setup.devices)
+    _several(setup, _Some(Random(f"{seed} several jobs")))
+    _in_parts(setup, _Some(Random(f"{seed} in parts")))
+    _long(setup, _Some(Random(f"{seed} long")))
+    dies = _Some(Random(f"{seed} dies with"))
+    setup.dies_with = dies.chance.randrange(1, 6) if setup.crashes and dies.one_in(3) else 0
+    odd = _Some(Random(f"{seed} odd keys"))
+    setup.odd = odd.chance.randrange(1, 1_000) if odd.one_in(12) else 0
     if transport == "aiohttp":
         setup.bugs = ()
         if setup.tls_from is not None:  # no TLS in memory
@@ -278,7 +293,7 @@ def _events(some: _Some, kind: str, devices: int) -> dict[str, Any]:
 def _accidents(some: _Some, kind: str) -> dict[str, Any]:
     crashes: tuple[int, ...] = ()
     if kind not in ("two", "calm") and some.one_in(4):
-        crashes = tuple(int(10 ** some.within(1.0, 2.8)) for _ in range(some.of(1, 1, 2, 3)))
+        crashes = _crashes(some)
     fails = kind == "ledger"
     return {
         "crashes": crashes,
@@ -322,6 +337,46 @@ def _clocks(setup: Setup) -> None:
             setup.created_off = some.of(1_000, 2_000, AHEAD_MS)
         case _:
             setup.wall_off = some.of(*_WALL_OFF)
+
+
+def _several(setup: Setup, some: _Some) -> None:
+    """Jobs whose devices overlap, on one ledger."""
+    if not some.one_in(8) or setup.kind in ("calm", "two"):
+        return
+    setup.several = some.of("beside", "turns", "turns", "series", "series")
+    if setup.kind == "ledger":  # a store that fails would fail for both
+        setup.several = "turns"
+    setup.acts = some.of(1, 2, 3, 4)
+    if some.chance.random() < 0.7:
+        setup.crashes = _crashes(some)
+    if some.one_in(4):  # set back, it puts what came later before what was
+        setup.clock_set = some.of(-3_600_000, 3_600_000, -315_000_000_000)
+
+
+def _in_parts(setup: Setup, some: _Some) -> None:
+    """A list that is worked off in parts: --limit, of the run and of its resumes."""
+    unfit = setup.kind in ("calm", "two") or setup.several or setup.devices < 2
+    if not some.one_in(10) or unfit:
+        return
+    setup.limit = some.of(None, some.chance.randrange(1, setup.devices))
+    setup.resumes = some.of(1, 2, 3)
+    sizes = (None, *range(1, setup.devices))
+    setup.limits = tuple(some.of(*sizes) for _ in range(setup.resumes))
+    if some.one_in(2):
+        setup.crashes = _crashes(some)
+
+
+def _long(setup: Setup, some: _Some) -> None:
+    """What is read in several parts: lists that are verified, searches of a device."""
+    if some.one_in(12):
+        setup.batch = some.of(1, 2, 3)
+        setup.verify, setup.verify_written = some.of("touched", "all"), some.one_in(2)
+    if some.one_in(12):
+        setup.hoard = some.chance.randrange(51, 260 if setup.by_id else 131)
+
+
+def _crashes(some: _Some) -> tuple[int, ...]:
+    return tuple(int(10 ** some.within(1.0, 2.8)) for _ in range(some.of(1, 1, 2, 3)))
 
 
 def _calm(setup: Setup) -> None:

@@ -1,4 +1,4 @@
-"""The worlds catch what they are there for: each planted bug, within 2,000 worlds."""
+"""Each planted bug is caught: within 2,000 worlds, or by the tests that it names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.simulation.planted import BUGS, ROOT, Bug, catch
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "-"))
 def test_a_planted_bug_is_caught(bug: Bug, tmp_path: Path) -> None:
-    """The worker with this bug violates an invariant in one of 2,000 worlds, or sooner."""
+    """The worker with this bug violates an invariant in one of 2,000 worlds, or fails its test."""
     caught = catch(bug, tmp_path)
     assert caught.worlds is not None, caught.said
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from msgspec.structs import replace
 
-from tests.simulation import campaign, required
+from tests.simulation import campaign, coverage, required
 from tests.simulation.memory import _sliced
 from tests.simulation.world import World, play
 from worker.model import OutcomeKind
@@ -41,6 +41,17 @@ def test_every_row_is_exercised() -> None:
         tally.add(campaign.play_some(range(first, first + _SLICE), "fake"))
     assert campaign.missing(tally, "fake") == []
     assert tally.broken == []
+
+
+@pytest.mark.timeout(600)
+def test_every_part_of_row_109_is_exercised() -> None:
+    """Keys to escape, pages, batches of a verification, lists in parts, jobs of one command."""
+    seen: Counter[str] = Counter()
+    for seed in range(_FIRST, _FIRST + 400):
+        seen += coverage.parts(play(seed))
+        if len(seen) == 5:
+            break
+    assert sorted(seen) == ["batches", "jobs", "keys", "limits", "pages"]
 
 
 def test_the_outcome_of_a_single_call_is_required() -> None:

@@ -24,6 +24,9 @@ _SAFETY = frozenset(
 )
 
 
+_FIRST_OF = (6, 5, 1, 130, 143, 7, 9, 8, 4, 3, 0)  # codes of the jobs of one command
+
+
 class Read(Struct, eq=False):
     """What the tables say of a run."""
 
@@ -68,13 +71,17 @@ def read(ledger: Ledger, run: int, targets: int) -> Read:
     return Read(outcomes, in_doubt, recorded)
 
 
+def worst(codes: list[int]) -> int:
+    """The code of a command from those of its jobs."""
+    return min(codes, key=_FIRST_OF.index)
+
+
 def expected_exit(setup: Setup, start: Start, tally: Counter[str]) -> int:
     """The code of a start that ended by itself, by the first match of the interface's list."""
     ending = start.ending
     assert ending is not None
     rule = ending.stop.rule if ending.stop else None
-    beyond = 0 if setup.limit is None else max(0, sum(tally.values()) - setup.limit)
-    left = tally["not_attempted"] > beyond
+    left = start.work_left
     if not ending.durable or rule == "record":
         return 6
     if rule in _SAFETY:

@@ -80,6 +80,8 @@ class Witness:
         ordinal = start.listing.ordinals.get(exchange.key)
         self._stray(start, exchange, name)
         start.opened.add(ordinal or 0)
+        if ordinal not in start.asked:
+            wrong(1, f"{name} is for target {ordinal}, which was not asked for")
         few = max(20, world.setup.concurrency)
         if not start.succeeded and len(start.opened - start.closed) > few:
             wrong(9, f"{name} begins one more target before the first success")

@@ -12,7 +12,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from tests.simulation import fleet, invariants, ledgers
+from tests.simulation import acts, fleet, invariants, ledgers
 from tests.simulation.fake import FakeTransport
 from tests.simulation.gateway import Gateway
 from tests.simulation.ledgers import Ledger, Listing
@@ -25,11 +25,10 @@ from tests.simulation.truth import Exchange, Key
 from tests.simulation.witness import Witness
 from worker.errors import UsageError
 from worker.gateway.exchange import Transport, TransportSettings
-from worker.model import OutcomeKind
+from worker.model import Outcome
 
 _MOST_EVENTS = 60_000
 _UNSURE = {"unknown", "cancelled_incomplete", "anomalous"}
-_RETRIED = (OutcomeKind.FAILED, OutcomeKind.REJECTED, OutcomeKind.NOT_FOUND)
 
 
 class World:
@@ -57,30 +56,28 @@ class World:
         self.gateway.answered = self._answered
         self.gateway.begun = self._begun
         fleet.start_others(self.gateway, self.setup, Random(f"{seed} others"))
-        workers = 2 if self.setup.kind == "two" else 1
-        self.ledgers = [Ledger(n, ledgers.planned(plan)) for n in range(workers)]
-        for ledger in self.ledgers:
+        made = [Ledger(n, ledgers.planned(plan)) for n in range(1 + (self.setup.kind == "two"))]
+        self.ledgers = made if len(made) > 1 else made * 2  # by worker: two may share one
+        for ledger in made:
             ledgers.settle_terms(ledger, "run-1", terms(self.setup))
             ledger.fail_at, ledger.fail_after = self.setup.fail_at, self.setup.fail_after
             if not ledger.fail_at:
                 ledger.fail_after = False
         self.witness = Witness(self)
+        self._fatal = self.setup.dies_with  # outcomes with commands until a crash
         self._now_running: dict[int, Start] = {}
-        self._chance = Random(f"{seed} loop")
+        self.loop_chance = Random(f"{seed} loop")
 
     def _plan(self) -> ledgers.Plan:
         setup = self.setup
         twin = setup.devices > 1 and setup.variant == 2
-        return (setup.scope, setup.devices, setup.variant, twin, self._backwards)
+        return (setup.scope, setup.devices, setup.variant, twin, self._backwards, setup.odd)
 
     # ---------------------------------------------------------------- the story
 
     def live(self) -> World:
         """Let it happen and check it."""
-        if len(self.ledgers) == 2:
-            self._two()
-        else:
-            self._one_after_another()
+        acts.play(self)
         self.gateway.advance()
         invariants.check(self)
         return self
@@ -105,49 +102,47 @@ class World:
         self.violations.append((invariant, said))
         self.note("VIOLATION", invariant, said)
 
-    def _one_after_another(self) -> None:
-        crashes = list(self.setup.crashes)
-        run_id = "run-1"
-        kinds: tuple[OutcomeKind, ...] = ()
-        for number in range(1 + self.setup.resumes):
-            start = self._start(0, run_id)
-            crash = crashes.pop(0) if crashes else None
-            self._process([start], crash, kinds)
-            if start.crashed:
-                invariants.after_crash(self, start)
-            if start.code == 7 or number == self.setup.resumes:
-                break
-            if not start.crashed and start.code in (0, 3) and self._chance.random() < 0.7:
-                break
-            self._pause_between()
-            if start.crashed and self.setup.new_run:
-                run_id = f"run-{len(self.starts) + 1}"
-                try:
-                    ledgers.freeze(self.ledgers[0].open(), self.listing, run_id)
-                except UsageError as refused:  # the ledger fails while it is planned
-                    self.note("not planned", str(refused))
-                    break
-                ledgers.settle_terms(self.ledgers[0], run_id, terms(self.setup))
-            kinds = _RETRIED if self._chance.random() < 0.3 else ()
+    # ---------------------------------------------------------------- what a story is made of
 
-    def _two(self) -> None:
-        self._process([self._start(0, "run-1"), self._start(1, "run-1")], None, ())
+    def plan(self, listing: Listing, run_id: str) -> bool:
+        """Plan one more run; False when the ledger fails."""
+        ledger = self.ledgers[0]
+        try:
+            ledgers.freeze(ledger.open(), listing, run_id)
+        except UsageError as refused:
+            self.note("not planned", str(refused))
+            return False
+        ledgers.settle_terms(ledger, run_id, terms(self.setup))
+        return True
 
-    def _pause_between(self) -> None:
-        self.span.at += self._chance.choice((0.0, 0.1, 5.0, 100.0))
+    def pause(self) -> None:
+        """Time between two processes."""
+        self.span.at += self.loop_chance.choice((0.0, 0.1, 5.0, 100.0))
         self.gateway.advance()
 
-    def _start(self, worker: int, run_id: str) -> Start:
+    def begin(
+        self, worker: int, run_id: str, listing: Listing | None = None, limit: int | None = None
+    ) -> Start:
+        """A process that will work on a planned run; limit: of a resume."""
         number = len(self.starts)
         ledger = self.ledgers[worker]
         [(run,)] = ledger.raw.execute("SELECT run FROM run WHERE run_id = ?", (run_id,))
-        start = Start(
-            number, worker, run_id, run + 100 * worker, self.span.now(), self.listing, settled=[]
-        )
+        run += 100 * self.ledgers.index(ledger)
+        if not any(start.run == run for start in self.starts):
+            limit = self.setup.limit
+        listing = self.listing if listing is None else listing
+        start = Start(number, worker, run_id, run, self.span.now(), listing, limit, settled=[])
         if self.setup.until is not None and not number:
             start.until_ms = self.span.wall_ms() + int(self.setup.until * 1000)
         self.starts.append(start)
         return start
+
+    def process(self, starts: list[Start], crash: int | None = None, kinds: Any = ()) -> None:
+        """Run processes side by side until they end or die, and check what a crash leaves."""
+        self._process(starts, crash, kinds)
+        for start in starts:
+            if start.crashed:
+                invariants.after_crash(self, start)
 
     def _process(self, starts: list[Start], crash: int | None, kinds: Any) -> None:
         """Run processes side by side in one loop until they end or die."""
@@ -158,7 +153,7 @@ class World:
         loop.on_trouble = lambda said: self.wrong(0, f"unhandled: {said}")
         self.span.loop = loop
         self._schedule(loop, first=starts[0].number == 0)
-        zero = self._chance.choice((0.0, 1e6, -loop.now))
+        zero = self.loop_chance.choice((0.0, 1e6, -loop.now))
         jobs = [self._job(loop, start, zero, kinds) for start in starts]
         try:
             loop.run_until_complete(_all(jobs))
@@ -179,7 +174,9 @@ class World:
             self._now_running.pop(start.worker, None)
             ledger = self.ledgers[start.worker]
             ledger.open()
-            start.tally = invariants.recorded(self, start).tally()
+            found = invariants.recorded(self, start)
+            start.tally = found.tally()
+            start.work_left = any(found.outcomes[n] == "not_attempted" for n in start.asked)
             self.note("ended", start.number, start.code)
 
     def recorded(self, start: Start, key: tuple[str, ...]) -> set[str]:
@@ -223,8 +220,10 @@ class World:
             self.witness.resumed(start.run, {key for key, n in mine.items() if left[n] in _UNSURE})
         others = {s.run: s for s in earlier if s.run != start.run}
         doubts = {key for other in others.values() for key in self._claimed(other)}
-        doubts -= {start.listing.keys[ordinal] for ordinal in start.terminal}
-        self.witness.in_doubt(start, [key for key in mine if key in doubts], self.span.now())
+        spelled = doubts | ledger.other_spellings(doubts)
+        start.respelled = len(spelled & mine.keys() - doubts)
+        spelled -= {start.listing.keys[ordinal] for ordinal in start.terminal}
+        self.witness.in_doubt(start, [key for key in mine if key in spelled], self.span.now())
 
     def _job(
         self, loop: SeededLoop, start: Start, zero: float, kinds: Any
@@ -232,7 +231,7 @@ class World:
         clock = WorldClock(self.span, loop, Random(f"{self.seed} chance {start.number}"), zero)
         ledger = self.ledgers[start.worker]
         ledger.open()
-        start.terminal = invariants.terminal(ledger, start.run % 100, kinds)
+        start.terminal, start.asked = invariants.open_before(ledger, start, kinds)
         self._now_running[start.worker] = start
         self._look_back(start)
         self.witness.rests.process_begins(start)
@@ -249,8 +248,17 @@ class World:
             lambda: ledgers.submit(disk, self.setup.slow_disk),
             lambda: (self.span.now(), loop.now),
             self.note,
+            lambda outcome: self._perhaps_die(loop, outcome),
         )
-        return process.run(start, kinds)
+        return _later(start.late, process.run(start, kinds))
+
+    def _perhaps_die(self, loop: SeededLoop, outcome: Outcome) -> None:
+        """A crash between an outcome and its commit."""
+        if self._dead or not outcome.commands:
+            return
+        self._fatal -= 1
+        if self._fatal == 0:
+            loop.crash_at = loop.events + 1 + self.chance("dies with").randrange(12)
 
     def _transport(
         self, loop: SeededLoop, clock: WorldClock, start: Start, settings: TransportSettings
@@ -264,21 +272,21 @@ class World:
     def _schedule(self, loop: SeededLoop, *, first: bool) -> None:
         """What happens to the machine."""
         if not first:
-            if self._chance.random() < 0.2:
-                at = loop.now + self._chance.uniform(0.0, 4.0)
+            if self.loop_chance.random() < 0.2:
+                at = loop.now + self.loop_chance.uniform(0.0, 4.0)
                 loop.call_at(at, self._signal, loop, 15)
             return
         for at, number in self.setup.signals:
             loop.call_at(at, self._signal, loop, number)
         for at, ms in self.setup.jumps:
-            loop.call_at(at, self._jump, ms)
+            loop.call_at(at, self.set_clock, ms)
         for at, seconds in self.setup.sleeps:
             loop.call_at(at, self._sleep, seconds)
 
     def _signal(self, loop: SeededLoop, number: int) -> None:
         self.note("signal", number, loop.kill(number))
 
-    def _jump(self, ms: int) -> None:
+    def set_clock(self, ms: int) -> None:
         self.span.shift_ms += ms
         self.note("clock set", ms)
 
@@ -309,6 +317,12 @@ class World:
         self.note("reply", exchange.number, status, fault, exchange.fault, exchange.delivered)
         if start is not None:
             self.witness.ends(start, exchange, status, headers)
+
+
+async def _later(seconds: float, job: Coroutine[Any, Any, None]) -> None:
+    if seconds:
+        await asyncio.sleep(seconds)
+    await job
 
 
 async def _all(jobs: list[Coroutine[Any, Any, None]]) -> None:

@@ -142,6 +142,18 @@ def test_two_names_of_one_ledger_are_one_lock(tmp_path: Path) -> None:
         assert not [file for file in tmp_path.iterdir() if "linked.db." in file.name]
 
 
+def test_a_run_that_is_on_is_not_resumed(tmp_path: Path) -> None:
+    """Row 82: a resume of a run that is at work exits 9 before it sends anything."""
+    with stage(tmp_path, _HANGING, busy=0.5) as gateway:
+        first = gateway.start("run", gateway.job("twice", devices(40)), "--yes")
+        wait_until(lambda: gateway.world.truth().requests.get("cancel", 0) > 10)
+        second = gateway.command("resume", "last", "--yes")
+        first.kill()
+        first.communicate(timeout=30)
+        assert second.returncode == 9
+        assert "another run of job twice is at work" in second.stderr
+
+
 def test_a_reader_that_leaves_changes_nothing(tmp_path: Path) -> None:
     """Row 50: stdout closed by the reader; the run goes on and exits as it would."""
     with stage(tmp_path, busy=0.5) as gateway:

@@ -57,6 +57,35 @@ def test_a_broken_job_reaches_nobody(tmp_path: Path, broken: str) -> None:
         assert gateway.world.truth().requests == {}
 
 
+def test_a_list_in_parts(tmp_path: Path) -> None:
+    """Row 109: `run --limit` calls the first, `resume --limit` the next, `resume` all the rest."""
+    with stage(tmp_path, busy=0.5) as gateway:
+        job = gateway.job("parts", devices(12))
+        ends = []
+        for words in (
+            ("run", job, "--limit", "3"),
+            ("resume", "last", "--limit", "4"),
+            ("resume", "last"),
+            ("resume", "last", "--limit", "1"),
+        ):
+            code, document = gateway.run(*map(str, words), "--yes")
+            ends.append((code, 12 - document["outcomes"]["not_attempted"]))
+            calls = gateway.world.truth().requests["cancel"]
+            assert calls == ends[-1][1]
+        assert ends == [(0, 3), (0, 7), (0, 12), (0, 12)]
+
+
+def test_what_a_resume_asks(tmp_path: Path) -> None:
+    """The question names the true counts."""
+    with stage(tmp_path, busy=0.5) as gateway:
+        gateway.run("run", gateway.job("asked", devices(12)), "--yes", "--limit", "3")
+        run_id = gateway.run("report", "last")[1]["run_id"]
+        for flags, meant in (((), ""), (("--limit", "4"), ", the next 4 only")):
+            done = gateway.command("resume", "last", *flags)
+            assert done.returncode == 7
+            assert f"resume run {run_id}: 9 of 12 devices left{meant}." in done.stderr
+
+
 def test_a_complete_run_still_writes_reports(tmp_path: Path) -> None:
     """`resume` of a run that is done sends nothing, writes its reports and exits as before."""
     with stage(tmp_path, busy=0.5) as gateway:

@@ -178,6 +178,9 @@ def resume(
         bool, Option("--assume-sent", help="Of a restored ledger: look up all without an outcome.")
     ] = False,
     yes: Yes = False,
+    limit: Annotated[
+        int | None, Option("--limit", min=1, help="Only the next N of what is left.")
+    ] = None,
     rate: Rate = None,
     concurrency: Concurrency = None,
     max_devices: MaxDevices = None,
@@ -194,6 +197,7 @@ def resume(
     ask = asked.Ask(
         common=Common(config, ledger, log_file, log_level, log_format),
         limits={"rate": rate, "concurrency": concurrency, "max_devices": max_devices},
+        limit=limit,
         until=until,
         reports=tuple(report),
         yes=yes,

@@ -45,7 +45,7 @@ from worker.run.stop import Bounds, Switch
 from worker.run.verify import TOUCHED, Findings, Subject
 
 _LEDGER_EVERY = 1.0  # seconds between looks at the ledger's place
-_BATCH = 1_000  # targets of a verification read at a time
+_DRIFT_MS = 1_000  # by which a wall clock that nobody sets may fall behind during a run
 
 
 class Place(Struct, frozen=True):
@@ -74,17 +74,26 @@ class Work(Struct, frozen=True):
 class Past:
     """What the run asks of the ledger (`run.session.Recall`)."""
 
-    def __init__(self, store: Store, run_id: str, gateway: str | None) -> None:
+    def __init__(self, store: Store, run_id: str, clock: Clock, gateway: str | None) -> None:
         """gateway: whose Retry-After is kept, and kept to; None: nobody's."""
         self._store = store
         self._run_id = run_id
         self._gateway = gateway
+        self._clock = clock
+        self._ahead_ms = self._ahead_of_monotonic_ms()
 
     def open_intents(self) -> Mapping[Device, int]:
         return self._store.open_intents(self._run_id)
 
     def recorded_elsewhere(self, ordinal: int, ids: Sequence[str]) -> set[str]:
-        return self._store.recorded_elsewhere(self._run_id, ordinal, ids)
+        now_ms = self._clock.wall_ms()
+        set_back = self._ahead_of_monotonic_ms() < self._ahead_ms - _DRIFT_MS
+        in_order_ms = 0 if set_back else now_ms  # 0: no moment can be compared with another
+        return self._store.recorded_elsewhere(self._run_id, ordinal, ids, in_order_ms=in_order_ms)
+
+    def _ahead_of_monotonic_ms(self) -> int:
+        """How far the wall clock is ahead of the monotonic one; less when it was set back."""
+        return self._clock.wall_ms() - round(self._clock.monotonic() * 1000)
 
     def pause(self) -> int | None:
         return None if self._gateway is None else self._store.pause(self._gateway)
@@ -115,9 +124,12 @@ class Engine:
         listen: Listen = _deaf,
         connect: Callable[[TransportSettings, Clock], Transport] = open_transport,
         submit: Callable[[], Submit] = OneThread,
+        batch: int = 1_000,
     ) -> None:
         """`listen` tells of signals, `connect` reaches the gateway, `submit` the ledger; a
         simulated world gives its own.
+
+        batch: targets of a verification that are read at a time.
         """
         self._store = store
         self._clock = clock
@@ -125,6 +137,7 @@ class Engine:
         self._connect = connect
         self._submit = submit
         self._interrupts = 0
+        self._batch = batch
         self.hurried = False  # a second SIGINT: leave as soon as all is recorded
         self.unrecorded: tuple[Entry, ...] = ()  # what the ledger did not take, after a failure
 
@@ -206,7 +219,7 @@ class Engine:
 
         client.skew.known_apart(work.record.clock_apart_ms)
         client.skew.on_apart = apart
-        past = Past(self._store, run_id, place.rests_as)
+        past = Past(self._store, run_id, clock, place.rests_as)
         rules = _rules(work, place)
         session = Session(
             rules, client, transport, writer, past, clock, switch, bounds, watch, recorder
@@ -240,8 +253,11 @@ class Engine:
     ) -> AsyncIterator[list[Subject]]:
         """The targets of a run that ended so, a batch at a time."""
         targets = self._targets(work.record.run_id, kinds)
-        while batch := await writer.ask(lambda: _some(targets)):
+        while batch := await writer.ask(lambda: self._some(targets)):
             yield batch
+
+    def _some(self, targets: Iterator[Subject]) -> list[Subject]:
+        return list(islice(targets, self._batch))
 
     def _first(self, work: Work) -> Target | None:
         """The first target that this work will call: one that is settled gets no more requests."""
@@ -285,7 +301,3 @@ def target_of(row: ReportRow) -> Target:
     if row.productKey and row.deviceKey:
         device = DeviceKey(row.productKey, row.deviceKey)
     return Target(row.ordinal, device, row.orgId, row.scope, row.source)
-
-
-def _some(targets: Iterator[Subject]) -> list[Subject]:
-    return list(islice(targets, _BATCH))

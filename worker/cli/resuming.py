@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
+from msgspec.structs import replace
+
 from worker.cli import asking, desk
 from worker.cli.asked import (
     Ask,
@@ -49,8 +51,10 @@ def resume(
         record = office.store.resolve(run)
         with job_lock(office.ledger_url, record.job, record.run_id):
             record = office.store.run(record.run_id)  # as it is now that nobody works on it
-            terms = relimited(terms_of(record), ask, settings)
+            # The limit of the run has done its work: what is left is the rest of the plan.
+            terms = replace(relimited(terms_of(record), ask, settings), limit=ask.limit)
             _check_resumable(record, max_age, office)
+            left = what_is_left(office.store, record, None, kinds, assume_sent=assume_sent)
             legs = what_is_left(office.store, record, terms.limit, kinds, assume_sent=assume_sent)
             until_ms = asking.until(ask.until, office.clock)
             [files] = open_all_reports(specs, [(record, terms)], office)
@@ -62,12 +66,26 @@ def resume(
                 result = report(order, office, record.end)
                 show(order, result, office, ask)
                 return done([result])
-            left = sum(len(leg.members or ()) for leg in legs)
-            left += 0 if assume_sent else len(office.store.unclaimed(record.run_id))
-            what = f"resume run {record.run_id}: {left} of {record.targets} devices left"
-            if assume_sent:
-                what += ", each looked up before it is called"
+            what = _what(order, left, office.store.unclaimed(record.run_id).start)
             return done([carry_out_asked(order, what, office, ask)])
+
+
+def _what(order: Order, left: Sequence[Leg], unclaimed: int) -> str:
+    """What is confirmed: how many devices are left, and how many of them are meant.
+
+    unclaimed: the first ordinal that was never claimed.
+    """
+    record, limit = order.record, order.terms.limit
+    count = sum(
+        (leg.limit or record.targets) - unclaimed if leg.members is None else len(leg.members)
+        for leg in left
+    )
+    what = f"resume run {record.run_id}: {count} of {record.targets} devices left"
+    if limit is not None and limit < count:
+        what += f", the next {limit} only"
+    if order.assume_sent:
+        what += ", each looked up before it is called"
+    return what
 
 
 def what_is_left(
@@ -80,8 +98,10 @@ def what_is_left(
 ) -> tuple[Leg, ...]:
     """In doubt or unknown first, then what was never claimed, then what goes again.
 
-    kinds are final outcomes that are sent again because somebody asks for it. With assume_sent
-    nothing is called before it was looked up; `Store.assume_sent` notes that before the run begins.
+    kinds are final outcomes that are sent again because somebody asks for it. limit: so many
+    targets of all these; where it leaves some out, those that were claimed before come first.
+    With assume_sent nothing is called before it was looked up; `Store.assume_sent` notes that
+    before the run begins.
     """
     run_id = record.run_id
     since_ms = record.first_started_ms or record.planned_ms
@@ -89,19 +109,22 @@ def what_is_left(
     in_doubt = (doubt.ordinal for doubt in store.in_doubt(run_id))
     unsure = {*in_doubt, *store.ordinals_with_outcome(run_id, _UNCERTAIN)}
     unclaimed = store.unclaimed(run_id)
-    if limit is not None:
-        unclaimed = unclaimed[: max(0, limit - unclaimed.start)]
     if assume_sent:
         unsure |= {*store.deferred(run_id), *unclaimed}
+        unclaimed = range(0)
     again = {*chain(store.deferred(run_id), store.ordinals_with_outcome(run_id, kinds))} - unsure
+    room = record.targets if limit is None else limit
+    looked_up = tuple(sorted(unsure)[:room])
+    repeated = tuple(sorted(again)[: room - len(looked_up)])
+    unclaimed = unclaimed[: room - len(looked_up) - len(repeated)]
     legs = []
-    if unsure:
-        legs.append(Leg(next_pass, tuple(sorted(unsure)), in_doubt_since=since_ms))
-    if unclaimed and not assume_sent:
-        legs.append(Leg(1, limit=limit))
-    if again:
+    if looked_up:
+        legs.append(Leg(next_pass, looked_up, in_doubt_since=since_ms))
+    if unclaimed:
+        legs.append(Leg(1, limit=unclaimed.stop))
+    if repeated:
         since = since_ms if assume_sent else None
-        legs.append(Leg(next_pass + 1, tuple(sorted(again)), in_doubt_since=since))
+        legs.append(Leg(next_pass + 1, repeated, in_doubt_since=since))
     return tuple(legs)
 
 

@@ -107,6 +107,11 @@ def without_all(code: int) -> int:
     return code if code > _SIGNAL else worst([code, 1])
 
 
+def ends_series(end: RunEnd) -> bool:
+    """Whether the jobs that follow are not run: a signal meant all, a lost record may be again."""
+    return (end.stop is not None and end.stop.rule == "signal") or end.exit_code == _RECORD_LOST
+
+
 def carry_out(order: Order, office: Office) -> Result:
     """Work one run off and report; the caller holds the job's lock.
 
@@ -115,7 +120,7 @@ def carry_out(order: Order, office: Office) -> Result:
     record, clock = order.record, office.clock
     office.signals.check()
     if order.assume_sent:
-        office.store.assume_sent(record.run_id, order.terms.limit)
+        office.store.assume_sent(record.run_id)
     office.store.start(record.run_id, clock.wall_ms())
     engine = Engine(office.store, clock, listen=office.signals.listen)
     runlog = RunLog(office.log, clock, record.run_id, record.job, record.orgId)
@@ -211,7 +216,7 @@ def _conclude(order: Order, office: Office, ending: Ending, rehearsal: Rehearsal
         verify_required=terms.verify_written and stop is None,
         internal_errors=ending.internal_errors,
         record_durable=ending.durable and lost is None,
-        work_left=counts[OutcomeKind.NOT_ATTEMPTED] > _beyond(order),
+        work_left=counts[OutcomeKind.NOT_ATTEMPTED] > 0 and _work_left(order, office.store),
         differences=len(rehearsal.differences) if rehearsal else 0,
     )
     end = RunEnd(
@@ -227,10 +232,14 @@ def _conclude(order: Order, office: Office, ending: Ending, rehearsal: Rehearsal
     return end
 
 
-def _beyond(order: Order) -> int:
-    """How many targets --limit leaves out: not attempting these is what was asked for."""
-    limit = order.terms.limit
-    return 0 if limit is None else max(0, order.record.targets - limit)
+def _work_left(order: Order, store: Store) -> bool:
+    """Whether some of what was asked for was not attempted; what --limit leaves out was not."""
+    run_id = order.record.run_id
+    asked = {ordinal for leg in order.legs for ordinal in leg.members or ()}
+    ends = [leg.limit or order.record.targets for leg in order.legs if leg.members is None]
+    if ends and store.unclaimed(run_id).start < max(ends):
+        return True
+    return any(ends or ordinal in asked for ordinal in store.deferred(run_id))
 
 
 def report(order: Order, office: Office, end: RunEnd) -> Result:
@@ -262,8 +271,7 @@ def report(order: Order, office: Office, end: RunEnd) -> Result:
     apart = clocks_in_words(content.record.clock_apart_ms)
     notes += [f"note: {apart}"] if apart else []
     notes += _also_touched(store, run_id)
-    over = (end.stop is not None and end.stop.rule == "signal") or end.exit_code == _RECORD_LOST
-    return Result(end.exit_code, summary_of(store, run_id), tuple(notes), over=over)
+    return Result(end.exit_code, summary_of(store, run_id), tuple(notes), over=ends_series(end))
 
 
 def content_of(order: Order, office: Office) -> Content:

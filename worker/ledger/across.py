@@ -24,23 +24,51 @@ from worker.model import AssetId, Device, DeviceKey, Identity, OutcomeKind, RunE
 TOUCH_WINDOW_MS = 48 * 3600 * 1000  # a command may stay cached for so long
 
 _run = tables.run.c
+_HELD = (
+    *(command.c[name] for name in ("commandId", "run", "ordinal", "evidence", "recorded_ms")),
+    _run.rehearsal,
+)
 
 
 def recorded_elsewhere(
-    connection: Connection, head: Head, ordinal: int, ids: Sequence[str]
+    connection: Connection, head: Head, ordinal: int, ids: Sequence[str], in_order_ms: int
 ) -> set[str]:
-    """Those ids that another run, or another target of this run, recorded as cancelled."""
+    """Those ids that this run cannot have cancelled by its calls for this target.
+
+    Another target of this run recorded them, another run has them from a reply, or another run
+    found them by a search before this run claimed the target. A search that came later may have
+    found what this run cancelled.
+
+    in_order_ms: moments of the local clock up to this one can be compared; what was claimed later
+    was claimed before the clock was set back.
+    """
     found: set[str] = set()
+    claimed_ms: int | None = None
     for part in chunks(ids):
         # By id alone: with a run in it, the query would read that run from end to end.
-        query = select(command.c.commandId, command.c.run, command.c.ordinal, _run.rehearsal)
-        joined = query.join_from(command, tables.run, _run.run == command.c.run)
+        query = select(*_HELD).join_from(command, tables.run, _run.run == command.c.run)
         where = (command.c.commandId.in_(part), command.c.result == "cancelled")
-        for commandId, run, holder, rehearsal in connection.execute(joined.where(*where)):
-            mine = run == head.number
-            if holder != ordinal if mine else not (head.rehearsal or rehearsal):
-                found.add(commandId)
+        for row in connection.execute(query.where(*where)):
+            if row.run == head.number:
+                elsewhere = row.ordinal != ordinal
+            elif head.rehearsal or row.rehearsal:
+                elsewhere = False
+            elif row.evidence == "search":
+                if claimed_ms is None:
+                    claimed_ms = _first_claimed_ms(connection, head.number, ordinal)
+                elsewhere = row.recorded_ms < claimed_ms <= in_order_ms
+            else:
+                elsewhere = True
+            if elsewhere:
+                found.add(row.commandId)
     return found
+
+
+def _first_claimed_ms(connection: Connection, run: int, ordinal: int) -> int:
+    """When a target was claimed for the first time, local clock: the range that covers it."""
+    ranges = (claim.c.run == run, claim.c.members.is_(None), claim.c.lo <= ordinal)
+    query = select(claim.c.claimed_ms).where(*ranges).order_by(claim.c.lo.desc()).limit(1)
+    return int(connection.execute(query).scalar() or 0)
 
 
 def open_intents(connection: Connection, head: Head) -> dict[Device, int]:
@@ -68,7 +96,43 @@ def open_intents(connection: Connection, head: Head) -> dict[Device, int]:
                 device = device_of(row)
                 since = doubts[row.ordinal].since_ms
                 found[device] = min(since, found.get(device, since))
+    for device, other in _other_spellings(connection, head, list(found)):
+        found[other] = min(found[device], found.get(other, found[device]))
     return found
+
+
+def _other_spellings(
+    connection: Connection, head: Head, devices: Sequence[Device]
+) -> list[tuple[Device, Device]]:
+    """Devices beside their other names, as lists and replies of the organization's runs tell.
+
+    A reply may be wrong, so that this is good for a look-up and for nothing else. The tables are
+    read from end to end, but only where this run's list spells a device otherwise.
+    """
+    if not any(_spells(connection, head, by_asset=not isinstance(d, AssetId)) for d in devices):
+        return []
+    pairs: set[tuple[DeviceKey, AssetId]] = set()
+    for table in (target, outcome, command):
+        names = (table.c.productKey, table.c.deviceKey, table.c.assetId)
+        query = select(*names).distinct().join_from(table, tables.run, _run.run == table.c.run)
+        query = query.where(_run.orgId == head.orgId, _run.rehearsal.is_(None))
+        query = query.where(*(name.is_not(None) for name in names))
+        for part in chunks(devices):
+            keys = [d.deviceKey for d in part if isinstance(d, DeviceKey)]
+            assets = [d.assetId for d in part if isinstance(d, AssetId)]
+            named = or_(table.c.deviceKey.in_(keys), table.c.assetId.in_(assets))
+            for product, key, asset in connection.execute(query.where(named)):
+                pairs.add((DeviceKey(product, key), AssetId(asset)))
+    wanted = set(devices)
+    both: list[tuple[Device, Device]] = [*pairs, *((asset, pair) for pair, asset in pairs)]
+    return [(device, other) for device, other in both if device in wanted]
+
+
+def _spells(connection: Connection, head: Head, *, by_asset: bool) -> bool:
+    """Whether the list of a run has a device that is spelled so."""
+    name = target.c.assetId if by_asset else target.c.productKey
+    query = select(target.c.ordinal).where(target.c.run == head.number, name.is_not(None))
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def also_touched(connection: Connection, head: Head) -> list[Touched]:

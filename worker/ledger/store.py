@@ -147,15 +147,13 @@ class Store:
                 update(tables.run).where(_run.run == row.run).values({**begun, **unended})
             )
 
-    def assume_sent(self, run_id: str, limit: int | None = None) -> None:
+    def assume_sent(self, run_id: str) -> None:
         """Note that what has no outcome may have been sent since the first start of the run.
 
         For a ledger that was restored from a backup. It is in doubt from now on, whatever becomes
-        of this process. `limit`: only the first so many targets of the plan.
+        of this process.
         """
         put_off, unclaimed = list(self.deferred(run_id)), self.unclaimed(run_id)
-        if limit is not None:
-            unclaimed = unclaimed[: max(0, limit - unclaimed.start)]
         with self._database.write() as connection:
             row = _row(connection, run_id)
             since_ms = row.planned_ms if row.first_started_ms is None else row.first_started_ms
@@ -217,11 +215,16 @@ class Store:
                 connection.execute(apart)
             return self._settling.commit(connection, head, entries, claim, now_ms)
 
-    def recorded_elsewhere(self, run_id: str, ordinal: int, ids: Sequence[str]) -> set[str]:
-        """Ids recorded as cancelled by another run, or for another target of this one."""
+    def recorded_elsewhere(
+        self, run_id: str, ordinal: int, ids: Sequence[str], *, in_order_ms: int
+    ) -> set[str]:
+        """Ids that are known to be cancelled by other calls than those for this target.
+
+        in_order_ms: moments of the local clock up to this one can be compared.
+        """
         with self._database.read() as connection:
             head = self._head(connection, run_id)
-            return across.recorded_elsewhere(connection, head, ordinal, ids)
+            return across.recorded_elsewhere(connection, head, ordinal, ids, in_order_ms)
 
     # ------------------------------------------------------------ a gateway that asked for rest
 
@@ -283,7 +286,10 @@ class Store:
             return doubts.last_pass(connection, self._head(connection, run_id).number)
 
     def open_intents(self, run_id: str) -> dict[Device, int]:
-        """Devices in doubt in other runs, each with the ms before which nothing was sent."""
+        """Devices in doubt in other runs, each with the ms before which nothing was sent.
+
+        In both spellings where the ledger knows them.
+        """
         with self._database.read() as connection:
             return across.open_intents(connection, self._head(connection, run_id))
 
