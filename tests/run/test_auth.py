@@ -15,9 +15,12 @@ from tests.run.fake_gateway import (
     unsent,
 )
 from tests.run.rig import Rig, device, listed, whole
-from worker.model import Device, OutcomeKind, Refused, Requests
+from tests.run.stage import Stage, rules, seed_some
+from worker.errors import RefusedError
+from worker.model import Device, OutcomeKind, Refused, Requests, Verified
 from worker.run.auth import AuthRule
 from worker.run.retry import RetryRules
+from worker.run.session import Leg
 
 K = OutcomeKind
 FEW = RetryRules(attempts=3, budget=0.0, budget_reserve=100)
@@ -234,3 +237,52 @@ async def test_a_search_that_is_let_in_at_last() -> None:
     rig.gateway.seed(device(), "1")
     rig.gateway.searches[device()] = [STALE_TOKEN] * 3
     assert (await after(rig, lost()))[:2] == ("cancelled", "disconnected")
+
+
+# ---------------------------------------------------------------- a whole run
+
+
+async def test_searches_that_are_turned_down_refuse_a_run_that_needs_them() -> None:
+    """Before its first cancel (7), after as many attempts as any search has; never rule auth."""
+    stage = Stage(3, rules=rules(retry=RetryRules(attempts=3)))
+    stage.gateway.every_search = lambda: fresh_token(len(stage.gateway.log))
+    with pytest.raises(RefusedError, match=r"401, no; .*Are the keys for"):
+        await stage.run(probe=whole())
+    assert [sent.kind for sent in stage.gateway.log] == ["search"] * 4
+    assert stage.switch.stop is None
+
+
+async def test_a_verification_that_is_let_in_at_last() -> None:
+    """Its searches are asked again as others are; it waits for that on its own."""
+    stage = Stage(3)
+    seed_some(stage, 3, every=1)
+    stage.gateway.searches = {device(n): [STALE_TOKEN] * 3 for n in range(3)}
+    ending = await stage.run(verify=True)
+    assert ending.findings is not None
+    assert ending.findings.verified() == Verified(3, 0, 0)
+    assert ending.requests == Requests(cancel=3, search=12)
+
+
+async def test_a_verification_that_is_turned_down() -> None:
+    """Not verified, and the run is none the worse for it."""
+    stage = Stage(3)
+    seed_some(stage, 3, every=1)
+    stage.gateway.every_search = lambda: fresh_token(1)
+    ending = await stage.run(verify=True)
+    assert ending.findings is not None
+    assert (ending.findings.denied, ending.stop) == (True, None)
+
+
+async def test_legs_that_are_still_to_come_are_open() -> None:
+    """What was in doubt comes first: one of it that is turned down stops nothing."""
+    stage = Stage(4)
+    stage.gateway.cancels[device(0)] = [STALE_TOKEN, fresh_token(1), OK]
+    legs = (Leg(1, limit=1), Leg(1))
+    stage.gateway.cancels[device(1)] = [OK]
+    await stage.run(legs)
+    assert stage.switch.stop is not None  # nothing had worked
+    stage = Stage(4)
+    stage.gateway.cancels[device(1)] = [STALE_TOKEN, fresh_token(1), OK]
+    await stage.run((Leg(1, limit=2), Leg(1)))
+    assert stage.switch.stop is None
+    assert stage.counts() == {"nothing_cached": 4}

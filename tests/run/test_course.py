@@ -7,7 +7,7 @@ import gc
 import anyio
 import pytest
 
-from worker.run.course import aside, drive
+from worker.run.course import aside, drive, stay
 
 
 async def test_moments_come_out_in_order() -> None:
@@ -99,4 +99,37 @@ async def test_a_waiting_course_can_be_closed() -> None:
     steps.close()
     del steps
     gc.collect()
+    assert ended == ["closed"]
+
+
+async def test_who_stays_gets_the_result() -> None:
+    """A task with nothing else to do waits itself for each moment, and has the value at the end."""
+    waited: list[float] = []
+
+    async def course() -> str:
+        await aside(3.0)
+        await anyio.sleep(1.0)
+        await aside(7.5)
+        return "done"
+
+    async def wait(moment: float) -> None:
+        waited.append(moment)
+
+    assert await stay(course(), wait) == "done"
+    assert waited == [3.0, 7.5]
+
+
+async def test_who_stays_is_cancelled_while_waiting() -> None:
+    """The course ends with it, and may clean up."""
+    ended: list[str] = []
+
+    async def course() -> None:
+        try:
+            await aside(5.0)
+        finally:
+            ended.append("closed")
+
+    with anyio.move_on_after(1.0) as scope:
+        await stay(course(), lambda _: anyio.sleep(1000.0))
+    assert scope.cancelled_caught
     assert ended == ["closed"]
