@@ -12,16 +12,16 @@ IMAGE ?= cancel-worker
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-header \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 
-# What `make full` does: about an hour on two cores, with seeds from FIRST on. Kills (KILLS counts stories of one to three),
+# What `make full` does: about an hour on two cores, with seeds from FIRST on. Stories over sockets,
 # rehearsals (ROUNDS over every profile) and fuzzing begin nothing new when their minutes are over, and print what they reached;
 # the worlds take as long as they take.
 WORLDS ?= 80000
 FIRST ?= 1000000
 REAL_WORLDS ?= 12000
-KILLS ?= 5000
+STORIES ?= 5000
 CASES ?= 1000000
 MINUTES ?= 6
-KILL_MINUTES ?= 15
+STORY_MINUTES ?= 15
 ROUNDS ?= 29
 REHEARSAL_MINUTES ?= 15
 GUIDED_SECONDS ?= 60
@@ -56,13 +56,13 @@ format: setup ## Rewrite what ruff can put right
 ci: ## Run what CI runs
 	CI=true bash .ci/run </dev/null
 
-full: setup ## Prove it at length, about an hour: simulated worlds, kills, fuzzing, with tables
+full: setup ## Prove it at length, about an hour: simulated worlds, stories over sockets, fuzzing, with tables
 	$(BIN)/python -m pip install -q atheris || echo 'atheris does not install here'
 	status=0; \
 	$(BIN)/python -m tests.simulation --worlds $(WORLDS) --first $(FIRST) || status=$$?; \
 	$(BIN)/python -m tests.simulation --worlds $(REAL_WORLDS) --first $(FIRST) \
 	  --transport aiohttp || status=$$?; \
-	$(BIN)/python -m tests.system.kills --runs $(KILLS) --seed $(FIRST) --minutes $(KILL_MINUTES) || status=$$?; \
+	$(BIN)/python -m tests.system.stories --runs $(STORIES) --seed $(FIRST) --minutes $(STORY_MINUTES) || status=$$?; \
 	$(BIN)/python -m tests.system.rehearsals --rounds $(ROUNDS) --seed $(FIRST) --minutes $(REHEARSAL_MINUTES) || status=$$?; \
 	$(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(FIRST) --minutes $(MINUTES) || status=$$?; \
 	STOPS=20 $(BIN)/python -m pytest -qs tests/system/test_hosts.py -k sigterm || status=$$?; \

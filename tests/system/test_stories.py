@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from tests.system.nursery import Nursery
 from tests.system.stories import campaign
 from tests.system.stories.faults import FAULTS
+from tests.system.stories.nursery import Nursery
 from tests.system.stories.plot import Plot, draw, kinds
 from tests.system.stories.teller import Teller
 from tests.system.stories.theatre import Theatre

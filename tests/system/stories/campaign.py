@@ -15,8 +15,8 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.system.nursery import Nursery
 from tests.system.stories.judge import Tally
+from tests.system.stories.nursery import Nursery
 from tests.system.stories.plot import TURNS, Plot, draw, kinds
 from tests.system.stories.teller import Story, tell
 

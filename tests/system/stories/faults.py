@@ -152,7 +152,15 @@ def closed_at_accept(sock: socket.socket) -> bool:
 
 @fault("accept")
 def speaks_first(sock: socket.socket) -> bool:
-    """A reply that nobody asked for, before anything was."""
+    """As servers that are tired of waiting: a reply before anything was asked, and closed."""
+    sock.send(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+    sock.close()
+    return False
+
+
+@fault("accept", lies=True, stops="anomaly", usual=False)
+def answers_first(sock: socket.socket) -> bool:
+    """Row 100 too: an answer before anything was asked; what is answered then is one behind."""
     sock.send(b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"code":0,"data":[]}')
     return True
 
@@ -589,7 +597,7 @@ async def bad_request(x: Exchange) -> bool:
     return await x.say(*x.chance.choice(((400, _code(x, 99400)), (200, _code(x, 99400)))))
 
 
-@fault("cancel search")
+@fault("cancel search", stops="not_found")
 async def refused_503(x: Exchange) -> bool:
     """HTTP 503 with a code that means: refused before execution."""
     return await x.say(503, _code(x, 99403 if x.call.kind == "search" else 99404))

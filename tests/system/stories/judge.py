@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +90,9 @@ class Judge:
         """Whether a resume has nothing to do any more."""
         return run.finished and not self._open(run)
 
-    def _open(self, run: Run) -> list[Target]:
+    def _open(self, run: Run, outcomes: Container[str] = OPEN) -> list[Target]:
         limit = self._plot.limit if self._plot.shape == "limit" else len(run.targets)
-        return [t for t in run.targets[:limit] if t.outcome in OPEN]
+        return [t for t in run.targets[:limit] if t.outcome in outcomes]
 
     def before(self) -> None:
         """How everything stands before a start."""
@@ -180,6 +179,8 @@ class Judge:
 
     def converged(self, runs: list[Run]) -> None:
         """After resumes in fine weather nothing is open, and every id is on record."""
+        if any(run.end.get("stop") for run in runs):
+            return  # no end of a list; what stopped it was judged
         for run in runs:
             if run.started_ms is None:
                 continue
@@ -427,8 +428,9 @@ class Judge:
             if left := [p.name for p in self._theatre.folder.rglob(f"*{run_id}*.part")]:
                 self.say(0, f"start {start.number} left {left}")
         if start.code < 0:
-            self.say(8, f"start {start.number} was ended by signal {-start.code}")
-            return
+            if start.output + start.errors or any(self._calls(start.number)):
+                self.say(8, f"start {start.number} was ended by signal {-start.code}")
+            return  # before its first word: that is nobody's but the system's
         asked = "json" in start.arguments
         if asked and not start.documents and not hurried and start.code not in _REFUSED:
             said = (start.output + start.errors)[-200:]
@@ -466,12 +468,12 @@ class Judge:
         tally = run.tally
         if rule is not None and rule not in _NOT_FOR_SAFETY:
             return 5
-        limited = "--limit" in start.arguments or self._plot.shape == "limit"
-        if tally["not_attempted"] and rule is None and not limited:
+        left = self._open(run, ("not_attempted",))
+        if left and rule is None:
             return 1
         if rule == "signal":
             return 128 + int(stop["count"])
-        if rule == "deadline" and tally["not_attempted"]:
+        if rule == "deadline" and left:
             return 8
         verified = run.end.get("verified")
         if any(tally[kind] for kind in _UNCERTAIN):
@@ -509,20 +511,17 @@ class Judge:
     # ------------------------------------------------------------ 10: time
 
     def _in_time(self, start: Start) -> None:
+        soon = _SOON + self._theatre.stalled  # what was signed before it could know
         for call in self._calls(start.number):
             if call.kind not in ("cancel", "search"):
                 continue
             for asked, since, until in self._theatre.gateway.pauses:
-                others = asked != start.number and start.began < since  # it does not know
-                if (
-                    not others
-                    and since + _SOON < call.at < until - 0.05
-                    and call.stamp > since + _SOON / 2
-                ):
+                another = asked != start.number and start.began < since  # which it knows nothing of
+                early = since + soon < min(call.stamp, call.at) < until - 0.05
+                if early and not another:
                     late = until - call.at
                     self.say(10, f"sent {late:.2f} s before a Retry-After was over: {call.head}")
-            signalled = start.signalled
-            if signalled is not None and call.stamp > signalled + _SOON and start.signal:
+            if start.signal and start.signalled and call.stamp > start.signalled + soon:
                 self.say(10, f"sent after a {start.signal.kind}: {call.head}")
 
     # ------------------------------------------------------------ 12: resume
@@ -541,7 +540,9 @@ class Judge:
 
     def _at_a_kill(self, start: Start, runs: list[Run]) -> None:
         """Not more in doubt than may be."""
-        sent = len([c for c in self._calls(start.number) if c.kind == "cancel"])
+        sent = [c.at for c in self._calls(start.number) if c.kind == "cancel"]
+        ahead = max((sum(at <= t < at + _WINDOW for t in sent) for at in sent), default=0)
+        bound = 2 * self._plot.concurrency + ahead
         for run in runs:
             if run.run_id not in start.runs:
                 continue
@@ -553,8 +554,6 @@ class Judge:
                 and not t.marked
                 and before.get(t.spelling) not in OPEN - {"not_attempted"}
             ]
-            rate = sent / max(0.05, start.ended - start.began)
-            bound = 2 * self._plot.concurrency + math.ceil(_WINDOW * max(rate, 4 * sent))
             self.tally.in_doubt = max(self.tally.in_doubt, len(plain))
             self.tally.fullest = max(self.tally.fullest, len(plain) / bound)
             if len(plain) > bound:
@@ -581,7 +580,7 @@ class Judge:
         killed = any(
             s.killed or (s.signal and s.signal.kind == "INT2") for s in self._theatre.starts
         )
-        if logged - recorded:
+        if logged - recorded and self._plot.shape != "restored":
             self.say(3, f"in the log and not in the ledger: {sorted(logged - recorded)[:4]}")
         if not killed and recorded - logged:
             self.say(7, f"in the ledger and not in the log: {sorted(recorded - logged)[:4]}")
@@ -663,8 +662,8 @@ def _rows(path: Path, kind: str) -> Iterator[dict[str, Any]]:
 
 
 def _named(row: dict[str, Any], spelling: Spelling) -> bool:
-    """Whether the row has the identity that the job gave."""
-    return all(row[name] == value for name, value in spelling._asdict().items() if value)
+    """Whether the row has the identity that the job gave, and no other."""
+    return all((row[name] or "") == value for name, value in spelling._asdict().items())
 
 
 def _name(target: Target) -> str:

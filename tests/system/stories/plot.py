@@ -31,6 +31,7 @@ Shape = Literal[
     "retry",
     "verify",
     "moved",
+    "restored",
 ]
 Name = Literal["asset", "pair"]
 
@@ -64,7 +65,7 @@ TURNS = frozenset(_TURNS)
 _LIES = frozenset({"pair_wrong", "pair_changing", "rows_foreign_in_searches"})
 
 #: Only under a flag: what a later version must do right (row 100).
-LATER = frozenset({"late_second_reply"})
+LATER = frozenset({"late_second_reply", "answers_first"})
 
 _ODD = ("a+b", "a%2Fb", "a/b", "a b c", "a&commandId=1", "设备", "a=b#c", "x?y", "é+ü", "%41%")
 
@@ -146,7 +147,7 @@ class Plot(Struct, frozen=True):
             found |= FAULTS[shower.fault].stops
             if set(shower.kinds) & {"token", "accept", "tls", "tunnel", "forward"}:
                 found.add("no_token")
-            if shower.fault == "speaks_first" and self.way in ("tls", "tunnel"):
+            if shower.fault in ("speaks_first", "answers_first") and self.way in ("tls", "tunnel"):
                 found.add("tls")
         if self.laws.strict_time:
             found.add("auth")
@@ -208,6 +209,8 @@ def draw(seed: int, *, later: bool = False) -> Plot:
     more = Random(f"{seed} more")
     if shape == "crowd":
         devices = more.choice((80, 120, 200)) if main not in _SLOW else 60
+    if by_id:
+        devices = min(devices, 15)  # a call for each command
     plot = Plot(
         seed=seed,
         main=main,
@@ -216,7 +219,7 @@ def draw(seed: int, *, later: bool = False) -> Plot:
         jobs=(),
         devices=devices,
         odd_keys=chance.random() < 0.3,
-        many_cached=chance.random() < 0.15 or main == "small_pages",
+        many_cached=(chance.random() < 0.15 and not by_id) or main == "small_pages",
         laws=laws,
         lag=chance.choice((0.0, 0.05, 0.1)),
         showers=_showers(seed, main, way, every),
@@ -251,6 +254,7 @@ _SHARES: dict[Shape, int] = {
     "retry": 2,
     "verify": 1,
     "moved": 1,
+    "restored": 2,
 }
 _SHAPES: tuple[list[Shape], list[int]] = (list(_SHARES), list(_SHARES.values()))
 _BOUNDS = ("deadline", "max_commands")  # limits that are stop rules too

@@ -68,10 +68,10 @@ class Port:
         self._serve = serve
         self._meet = meet
         self._tls = tls
+        self._tasks: set[asyncio.Task[None]] = set()
         self._listener = _listen(0)
         self.number: int = self._listener.getsockname()[1]
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._accepting = asyncio.ensure_future(self._accept())
+        self._accept_from_now()
 
     @property
     def busy(self) -> bool:
@@ -80,26 +80,30 @@ class Port:
 
     async def refuse(self, seconds: float) -> None:
         """Listen no more for so long."""
-        await self._stop_listening()
+        self._stop_listening()
         await asyncio.sleep(seconds)
         self._listener = _listen(self.number)
-        self._accepting = asyncio.ensure_future(self._accept())
+        self._accept_from_now()
 
     async def close(self) -> None:
-        await self._stop_listening()
+        self._stop_listening()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _stop_listening(self) -> None:
-        self._accepting.cancel()
-        await asyncio.gather(self._accepting, return_exceptions=True)
+    def _accept_from_now(self) -> None:
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    def _stop_listening(self) -> None:
+        if self._listener.fileno() < 0:
+            return  # it refuses just now
+        asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
 
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            accepted, _ = await loop.sock_accept(self._listener)
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            accepted, _ = self._listener.accept()
+            accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._meet(accepted):
                 task = asyncio.ensure_future(self._converse(accepted))

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.system.nursery import Nursery
 from tests.system.stories.files import read_remaining, write_job
 from tests.system.stories.judge import Judge, Tally
+from tests.system.stories.nursery import Nursery
 from tests.system.stories.plot import Plot, Signal
 from tests.system.stories.record import Run
 from tests.system.stories.theatre import Start, Theatre
@@ -108,6 +108,16 @@ class Teller:
         self.judge.after_the_loss(start)
         self.told.append(_line(start, []))
 
+    async def _restored(self) -> None:
+        """The ledger is put back to a copy that was made on the way."""
+        end = Signal("KILL", "cancel", max(2, self.plot.limit), 0.02)
+        keep = asyncio.ensure_future(self.theatre.back_up())
+        await self._run("story-a", end)
+        keep.cancel()
+        run = self._newest("story-a")
+        if run is not None and self.theatre.restore():
+            await self._do("resume", run.run_id, "--assume-sent", jobs=["story-a"])
+
     async def _older(self) -> None:
         """An older run is resumed after a newer one of another job."""
         await self._run("story-a", self._signal() or Signal("KILL", "cancel", 1, 0.0))
@@ -118,7 +128,7 @@ class Teller:
 
     async def _remaining(self) -> None:
         await self._run("story-a")
-        path = self.theatre.folder / "story-a.remaining"
+        path = self.theatre.folder / "story-a-ends.remaining"
         if path.exists():
             wanted = read_remaining(path)
             self.judge.wanted[wanted.job] = wanted
@@ -214,7 +224,7 @@ class Teller:
             self._clear()
         for _ in range(_RESUMES):
             left = [r for r in self.judge.runs() if r.started_ms and not self.judge.complete(r)]
-            ends = [(await self._resume(run)).killed for run in left]
+            ends = [(await self._resume(run)).signalled for run in left]
             stood = {r.run_id: r.tally for r in left if r.finished}
             now = {r.run_id: r.tally for r in self.judge.runs() if r.run_id in stood}
             if not any(ends) and stood == now and len(stood) == len(left):
@@ -230,7 +240,7 @@ class Teller:
         if self.plot.shape == "remaining":
             formats.add("remaining")
         for kind in sorted(formats):
-            flags += ["--report", f"{kind}={self.theatre.folder}/{name}.{kind}"]
+            flags += ["--report", f"{kind}={self.theatre.folder}/{name}-ends.{kind}"]
         return flags
 
     def _signal(self) -> Signal | None:

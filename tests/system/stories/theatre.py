@@ -8,19 +8,20 @@ import math
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-from tests.system.nursery import ROOT, Nursery
 from tests.system.stories.faults import AtProxy, Exchange
 from tests.system.stories.fleet import Fleet
 from tests.system.stories.gateway import SECRET, Gateway
+from tests.system.stories.nursery import ROOT, Nursery
 from tests.system.stories.plot import REQUEST_TIMEOUT, Plot, Signal, devices
 from tests.system.stories.sockets import (
     PROXY_PASSWORD,
@@ -32,7 +33,7 @@ from tests.system.stories.sockets import (
 )
 from tests.system.stories.weather import Weather
 
-_PATIENCE = 40.0  # s that one start may take
+_PATIENCE = 90.0  # s that one start may take
 _QUIET = 1.5  # s that connections of a dead process may last
 _TICK = 0.002  # s between two looks
 _AGAIN = 0.1  # s from one SIGINT to the next
@@ -75,6 +76,7 @@ class Theatre:
         self.folder = folder
         self.ledger = folder / "ledger.db"
         self.log = folder / "log.ndjson"
+        self._backup = folder / "backup.db"
         self.wrong: list[str] = []  # what sockets and proxies saw and should not
         self.starts: list[Start] = []
         self.weather = Weather(plot.seed, plot.showers)
@@ -167,13 +169,30 @@ class Theatre:
                 sender.cancel()
         made.code = await self._reap(process)
         made.ended = time.time()
-        made.output = output.read_text(encoding="utf-8", errors="replace")
-        made.errors = errors.read_text(encoding="utf-8", errors="replace")
+        made.output, made.errors = _text(output), _text(errors)
         return made
 
     async def quiet(self) -> None:
         """Return when nothing of a dead process is under way any more."""
         await _until(lambda: not (self._port.busy or self._proxy.busy), _QUIET)
+
+    async def back_up(self) -> None:
+        """Copy the ledger as it is when the first cancel has arrived."""
+        await _until(lambda: bool(self.gateway.counts[len(self.starts), "cancel"]))
+        with (
+            closing(sqlite3.connect(self.ledger)) as ledger,
+            closing(sqlite3.connect(self._backup)) as copy,
+        ):
+            ledger.backup(copy)
+
+    def restore(self) -> bool:
+        """Put the copy in the ledger's place; False where none was made."""
+        if not self._backup.exists():
+            return False
+        for side in ("", "-wal", "-shm"):
+            self.ledger.with_name(self.ledger.name + side).unlink(missing_ok=True)
+        self._backup.rename(self.ledger)
+        return True
 
     async def _launch(self, made: Start, output: Path, errors: Path, *, linked: bool) -> int:
         environment = {
@@ -313,6 +332,11 @@ class Theatre:
             task = asyncio.ensure_future(self._port.refuse(seconds))
             self._refusing.add(task)
             task.add_done_callback(self._refusing.discard)
+
+
+def _text(path: Path) -> str:
+    """What is in a file; nothing where the process died before it made one."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 async def _until(true: Callable[[], bool], seconds: float = math.inf) -> None:

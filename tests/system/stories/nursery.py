@@ -1,6 +1,6 @@
 """Starts the real command fast: the imports are done once, and each start is a fork of that.
 
-`python -m tests.system.nursery` reads one JSON request a line and answers with one JSON line.
+`python -m tests.system.stories.nursery` reads a JSON request a line and answers with a JSON line.
 A child is a process of its own with its own environment, folder, files and exit code; only what
 a kill within the first half second would hit - the imports - is gone. It is reaped when it is
 waited for and not before, so that a kill by its number can never hit another process.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,9 @@ from typing import Any, NoReturn, cast
 
 from worker.cli import main as command_line
 
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _READY = "ready\n"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Nursery:
@@ -29,7 +31,7 @@ class Nursery:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.system.nursery"],
+            [sys.executable, "-m", "tests.system.stories.nursery"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -56,12 +58,9 @@ class Nursery:
         environment: Mapping[str, str],
         folder: Path,
         output: Path,
-        errors: Path | None = None,
+        errors: Path,
     ) -> int:
-        """Start the command with its stdout in `output`; its process number.
-
-        Its stderr goes to `errors`, or to `output` too.
-        """
+        """Start the command with its stdout and stderr in these files; its process number."""
         return cast(
             "int",
             self._ask(
@@ -69,7 +68,7 @@ class Nursery:
                 environment=dict(environment),
                 folder=str(folder),
                 output=str(output),
-                errors=str(errors or output),
+                errors=str(errors),
             ),
         )
 
@@ -103,9 +102,11 @@ def _poll(process: int) -> int | None:
 
 def _start(request: dict[str, Any]) -> int:
     sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the child is the command
     process = os.fork()
     if process == 0:
         _become(request)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     return process
 
 
@@ -125,6 +126,8 @@ def _become(request: dict[str, Any]) -> NoReturn:
         os.environ.clear()
         os.environ.update(request["environment"])
         sys.argv = ["cancel-worker", *request["start"]]
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as worker.__main__ does
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         command_line()
         code = 0
     except SystemExit as end:
