@@ -264,6 +264,11 @@ def test_whose_it_is(
             {"assetId": "a9"},
             "the reply's rows name an assetId, and not the productKey and deviceKey asked for",
         ),
+        (
+            DEVICE,
+            {"assetId": "a9", "productKey": "pk1"},
+            "the reply's rows name an assetId, and not the productKey and deviceKey asked for",
+        ),
     ],
 )
 def test_the_other_spelling_alone(

@@ -16,6 +16,7 @@ from tests.run.fake_gateway import (
     FakeGateway,
     Fate,
     lost,
+    partial,
     slow,
     swallowed,
     throttled,
@@ -527,6 +528,41 @@ async def test_verify_that_names_another_device() -> None:
         0: (OutcomeKind.CANCELLED, None, first),
         1: (OutcomeKind.ANOMALOUS, "other_names", first),
     }
+
+
+async def test_a_probe_that_names_another_device_than_an_earlier_process_saw() -> None:
+    """Row 94: the probe of a resume is a reply about its target like any other."""
+    stage = Stage(1)
+    stage.gateway.seed(device(0), "1")
+    first, other = Identity(assetId="a1"), Identity(assetId="a2")
+    stage.gateway.names = {device(0): [first, other]}
+    stage.gateway.cancels = {device(0): [partial(1)]}
+    await stage.run(stop_at=0.5)
+    stage.gateway.cache_later(device(0), "2", 0.1)  # for the probe to show
+    await asyncio.sleep(0.2)
+    resumed = Stage(store=stage.store, gateway=stage.gateway, clock=stage.clock, planned=True)
+    ending = await resumed.run([Leg(2, (0,))], probe=whole())
+    assert ending.stop is not None
+    assert ending.stop.rule == "anomaly"
+    [row] = resumed.rows()
+    assert (row.outcome, row.cause, row.told) == (K.ANOMALOUS, "other_names", first)
+    assert row.commandIds == ("1",)
+    assert len(stage.gateway.sent("cancel")) == 1
+
+
+async def test_names_outlive_a_pass_that_recorded_nothing() -> None:
+    """Row 94: what a search named is kept when the target is put off."""
+    stage = Stage(1, rules=rules(by_id=True, retry=replace(PLENTY, attempts=1)))
+    stage.gateway.seed(device(0), "1")
+    first, other = Identity(assetId="a1"), Identity(assetId="a2")
+    stage.gateway.names = {device(0): [first, other]}
+    stage.gateway.cancels = {device(0): [unsent()]}
+    ending = await stage.run()
+    assert ending.stop is not None
+    assert ending.stop.rule == "anomaly"
+    [row] = stage.rows()
+    assert (row.outcome, row.cause, row.told) == (K.ANOMALOUS, "other_names", first)
+    assert [s.kind for s in stage.gateway.log] == ["search", "cancel", "search"]
 
 
 async def test_no_row_has_the_identity_asked_for() -> None:

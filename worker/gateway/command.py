@@ -143,8 +143,10 @@ def _whose(command: Command, device: Device, orgId: str) -> Whose:
         pairs = [(command.productKey, device.productKey), (command.deviceKey, device.deviceKey)]
     if any(given not in {None, asked} for given, asked in pairs):
         return Whose.FOREIGN
-    if any(given is not None for given, _ in pairs):
+    if pairs[-1][0] is not None:
         return Whose.ASKED
+    if pairs[0][0] is not None and command.assetId is None:
+        return Whose.ASKED  # beside an assetId a productKey names the product, not the device
     return Whose.UNNAMED if names == (None, None, None) else Whose.OTHER_SPELLING
 
 

@@ -34,6 +34,7 @@ class Deferral(Struct, frozen=True):
 
     cause: str
     attempts: int = 0
+    told: Identity = UNNAMED  # what replies named
 
 
 Verdict = Outcome | DoubtMark | Deferral

@@ -36,6 +36,7 @@ from worker.model import (
     AssetId,
     CommandResult,
     DeviceKey,
+    Identity,
     Listed,
     Outcome,
     OutcomeKind,
@@ -278,11 +279,12 @@ def target_of(head: Head, row: Sequence[Any]) -> Target:
 
 def _outcome(run: int, entry: Entry, verdict: Outcome | Deferral, now_ms: int) -> _Row:
     key = (run, entry.ordinal, entry.pass_no)
+    told = verdict.told
     if isinstance(verdict, Deferral):
         unsaid = (None,) * 5
-        tail = (0, None, None, None, now_ms)
+        tail = (0, *_names(told), now_ms)
         return (*key, DEFERRED, verdict.cause, verdict.attempts, 0, *unsaid, *tail)
-    message, requestId, told = verdict.message, verdict.requestId, verdict.told
+    message, requestId = verdict.message, verdict.requestId
     return (
         *key,
         _NAMES[verdict.kind],
@@ -300,6 +302,11 @@ def _outcome(run: int, entry: Entry, verdict: Outcome | Deferral, now_ms: int) -
         told.assetId and as_text(told.assetId),
         now_ms,
     )
+
+
+def _names(told: Identity) -> _Row:
+    named = (told.productKey, told.deviceKey, told.assetId)
+    return tuple(name and as_text(name) for name in named)
 
 
 def _doubt(run: int, entry: Entry, mark: DoubtMark) -> _Row:

@@ -87,7 +87,7 @@ class Recorder:
 
     def put_off(self, case: Case, cause: str) -> None:
         """Back to the plan: all of it is proven unsent."""
-        self._put(case, Deferral(cause, case.attempts))
+        self._put(case, Deferral(cause, case.attempts, case.told))
         self._observer.put_off(case.target, cause)
 
     def retried(self, case: Case, call: Call, delay: float) -> None:

@@ -136,8 +136,8 @@ class Session:
         self._safety = Safety(rules.abort, rules.max_commands, rules.orgId)
         self._intents: Mapping[Device, int] = {}
         self._in_doubt_since: int | None = None  # of the leg at hand
-        self._probed: tuple[int, Identity] | None = None  # how a reply named the probe's target
-        self._misnamed: Sequence[tuple[Target, Identity]] = ()  # found by the verification
+        self._probed: tuple[int, Page, Identity] | None = None  # how a page named its target
+        self._misnamed: Sequence[tuple[Target, Identity]] = ()  # by the probe or the verification
         self._after_all = 0  # a pass behind all others: its record replaces theirs
         self._served = anyio.Event()  # the writer has ended
         self.ended = False  # the last target settled, verification is over: no signal stops it
@@ -178,8 +178,8 @@ class Session:
                 await self._writer.flush()  # which may find what stops the run
                 if verify is not None and self._switch.stop is None:
                     findings = await self._verify(verify(), began)
-                    for target, told in self._misnamed:
-                        self._recorder.replace(misnamed(target, told), self._after_all)
+                for target, told in self._misnamed:
+                    self._recorder.replace(misnamed(target, told), self._after_all)
                 self.ended = True
             except RefusedError as refused:
                 refusal = refused
@@ -253,7 +253,7 @@ class Session:
             if case.names_differ:
                 self._wire.names_differ(reply.requestId)
             if case.told is not UNNAMED:
-                self._probed = (probe.ordinal, case.told)
+                self._probed = (probe.ordinal, reply, case.told)
 
     async def _wait(self, moment: float) -> None:
         await self._switch.sleep(moment - self._clock.monotonic())
@@ -292,8 +292,13 @@ class Session:
         """The target that the probe searched has been named once already."""
         if self._probed is None or self._probed[0] != claimed.target.ordinal:
             return claimed
-        told, self._probed = self._probed[1], None
-        return replace(claimed, told=claimed.told.completed_by(told))
+        (_, page, told), self._probed = self._probed, None
+        both = claimed.told.joined(told)
+        if both is None:
+            self._wire.names_differ(page.requestId)
+            self._misnamed = [(claimed.target, claimed.told)]
+            return claimed
+        return replace(claimed, told=both)
 
     async def _verify(
         self, targets: AsyncIterator[Sequence[Subject]], began: float
