@@ -307,7 +307,7 @@ def _accidents(some: _Some, kind: str) -> dict[str, Any]:
 
 
 _HOUR = 3_600_000
-_DATE_OFF = (1_200_000, -1_200_000, 8 * _HOUR, -8 * _HOUR, -60_000, 5_000, 28 * _HOUR)
+_DATE_OFF = (1_200_000, -1_200_000, 8 * _HOUR, -8 * _HOUR, -60_000, 5_000, 25 * _HOUR)
 _WALL_OFF = (*_DATE_OFF, 30 * _HOUR, -30 * _HOUR, 10 * 365 * 24 * _HOUR)
 
 

@@ -189,7 +189,9 @@ class Runner:
         except Exception as bug:  # noqa: BLE001 - one target's bug must not take the others along
             said = bug
         if isinstance(said, Exception):
-            case = case or Case(claimed.target, claimed.pass_no, sent)
+            if case is None:
+                case = Case(claimed.target, claimed.pass_no, sent)
+                case.told = claimed.told
             self._executor.broke(case)
             self._broke(case, said)
         elif outcome is not None:
