@@ -9,7 +9,7 @@ import csv
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,8 @@ class Judge:
         """Whether a resume has nothing to do any more."""
         return run.finished and not self._open(run)
 
-    def _open(self, run: Run, outcomes: Container[str] = OPEN) -> list[Target]:
-        limit = self._plot.limit if self._plot.shape == "limit" else len(run.targets)
-        return [t for t in run.targets[:limit] if t.outcome in outcomes]
+    def _open(self, run: Run) -> list[Target]:
+        return [t for t in run.targets if t.outcome in OPEN]
 
     def before(self) -> None:
         """How everything stands before a start."""
@@ -203,7 +202,8 @@ class Judge:
                 continue
             if call.kind in ("cancel", "search") and not self._is_wanted(call, start):
                 self._stray(call, start)
-        for run in runs if self._plot.shape == "limit" else ():
+        limited = self._plot.shape == "limit" and not start.resumed  # which goes on with the rest
+        for run in runs if limited else ():
             limit = self._plot.limit
             beyond = {t.spelling for t in run.targets if t.ordinal >= limit}
             for call in self._calls_of(run, runs):
@@ -468,7 +468,9 @@ class Judge:
         tally = run.tally
         if rule is not None and rule not in _NOT_FOR_SAFETY:
             return 5
-        left = self._open(run, ("not_attempted",))
+        limited = self._plot.shape == "limit" and not start.resumed
+        most = self._plot.limit if limited else len(run.targets)
+        left = [t for t in run.targets[:most] if t.outcome == "not_attempted"]
         if left and rule is None:
             return 1
         if rule == "signal":
