@@ -232,15 +232,15 @@ BUGS = (
     Bug(
         "a late success of an old token takes the new one's away",
         "gateway/client.py",
-        """        if type(read) is Answered:
-            token.has_worked = True
-""",
-        """        if type(read) is Answered:
-            self.last = getattr(self, "last", token)
+        """            token.has_worked = True
+            return read
+        return self._judge""",
+        """            self.last = getattr(self, "last", token)
             self.last.has_worked = False
             self.last = token
             token.has_worked = True
-""",
+            return read
+        return self._judge""",
     ),
     Bug(
         "every 401 of a call is free",
@@ -355,11 +355,11 @@ BUGS = (
         """        return causes.OTHER_DEVICE
     if said.malformed:
         return causes.MALFORMED_ID
-    if isinstance""",
+    if said.too_many""",
         """        return None
     if said.malformed:
         return causes.MALFORMED_ID
-    if isinstance""",
+    if said.too_many""",
     ),
     Bug(
         "data: null is an empty list",
