@@ -120,6 +120,15 @@ def test_open_intents(temporary: Store) -> None:
     assert temporary.open_intents("r1") == expected
 
 
+def test_open_intents_of_a_run_whose_clocks_differ(temporary: Store) -> None:
+    """Row 96: its claims are by its own clock, which may be late by what it saw."""
+    plan(temporary, ["a"], "r0")
+    claim(temporary, 1, run_id="r0", now_ms=9_000)
+    temporary.commit("r0", [], now_ms=9_000, clock_apart_ms=4_000)
+    plan(temporary, ["a"])
+    assert temporary.open_intents("r1") == {DeviceKey("p", "a"): 5_000}
+
+
 @pytest.mark.parametrize("by", ["outcome", "command"])
 @pytest.mark.parametrize(("doubted", "called"), [("@x", "a"), ("a", "@x")])
 def test_open_intents_by_the_other_name(

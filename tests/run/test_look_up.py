@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 
 from tests.run.fake_gateway import (
@@ -389,6 +391,24 @@ async def test_search_reads_all_pages() -> None:
     outcome = await ended(rig, lost())
     assert len(told(outcome)[2]) == 120
     assert [s.state for s in rig.gateway.sent("search")] == [1, 2, 2, 2]
+
+
+async def test_rows_that_move_up_between_two_pages() -> None:
+    """What is cancelled behind the first page moves the rest up: all is read again."""
+    rig = seeded(*[str(number) for number in range(100)])
+    searches = count(1)
+
+    def meanwhile() -> Fate:
+        if next(searches) == 2:  # the second page of what is cached
+            for command in rig.gateway.devices[D][50:]:
+                command.cancelled_at = 0.0
+        return OK
+
+    rig.gateway.every_search = meanwhile
+    outcome = await ended(rig, swallowed())
+    assert told(outcome)[0] is K.CANCELLED
+    assert len(told(outcome)[2]) == len(rig.gateway.cancelled(D)) == 100
+    assert [s.state for s in rig.gateway.sent("search")][:4] == [1, 1, 1, 2]
 
 
 async def test_search_that_does_not_end_settles_nothing() -> None:

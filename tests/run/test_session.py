@@ -530,6 +530,18 @@ async def test_verify_that_names_another_device() -> None:
     }
 
 
+async def test_a_verification_whose_searches_name_two_devices() -> None:
+    """Row 94: what its first try was told is kept for the next."""
+    stage = Stage(1, rules=rules(lookup=LookupRules(wait=1.0)))
+    seed_some(stage, 1, every=1)
+    stage.gateway.cancels = {device(0): [Fate(executed=False)]}  # it says [], and keeps it
+    stage.gateway.names = {device(0): [Identity(assetId="a1"), Identity(assetId="a2")]}
+    ending = await stage.run(verify=True)
+    assert ending.stop is not None
+    assert (ending.stop.rule, ending.findings) == ("anomaly", None)
+    assert [(row.outcome, row.cause) for row in stage.rows()] == [(K.ANOMALOUS, "other_names")]
+
+
 async def test_a_probe_that_names_another_device_than_an_earlier_process_saw() -> None:
     """Row 94: the probe of a resume is a reply about its target like any other."""
     stage = Stage(1)

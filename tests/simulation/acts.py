@@ -109,6 +109,8 @@ class _Several:
         """Two processes at once; the second may be late."""
         starts = [self._world.begin(worker, *run) for worker, run in enumerate(runs)]
         starts[1].late = self._chance.choice((0.0, 0.05, 1.0, 3.0))
+        for start in starts:
+            start.beside = 1
         self._world.process(starts, self._crash())
         return True
 

@@ -337,7 +337,8 @@ def _bounded(world: World, start: Start) -> None:
     for (number, key), count in witness.look_ups.items():
         if number == start.number:
             ids = 1 if start.listing.scope == "all_cached" and not setup.by_id else 60
-            doubts = witness.unsure[number, key] + witness.inherited[key] + start.number
+            doubts = witness.unsure[number, key] + witness.inherited[key]
+            doubts += start.number + start.beside
             most = setup.lookup.tries * (doubts + ids)
             if count > most:
                 world.wrong(9, f"{count} look-ups for {key}, {most} are allowed")

@@ -62,6 +62,7 @@ class Start(Struct, eq=False):
     listing: Listing
     limit: int | None = None  # so many targets of what is left
     late: float = 0.0  # seconds after the others of its act
+    beside: int = 0  # so many others run at the same time
     legs: tuple[Leg, ...] = ()
     settled: list[Outcome] = []
     stop: Stop | None = None

@@ -69,11 +69,28 @@ class Witness:
             wrong(9, f"{len(flying)} requests are in flight")
         if sum(e.key == exchange.key for e in flying) > 1:
             wrong(9, f"two requests are in flight for {exchange.key}")
+        if exchange.kind == "search" and self._verified_at_once(start, exchange, flying):
+            wrong(9, f"{name} is in flight beside one for the device's other spelling")
         if exchange.key not in start.listing.ordinals:
             wrong(1, f"{name} is for {exchange.key}, which is not in the job")
         if exchange.kind == "search":
             return
         self._cancel_begins(start, exchange, name)
+
+    def _verified_at_once(self, start: Start, search: Exchange, flying: list[Exchange]) -> bool:
+        """Whether a verification searches two spellings of a device that replies named in full."""
+        ordinals, settled = start.listing.ordinals, {o.target.ordinal for o in start.settled}
+        named = self._world.setup.names == "" and any(
+            e.thing is search.thing and e.run == start.run and e.begun >= start.began
+            for e in self._world.gateway.exchanges
+            if e.kind == "cancel" and e.proof == "OK" and e.delivered and e.fault != "nameless"
+        )
+        return named and any(
+            e.thing is search.thing
+            and e.key != search.key
+            and {ordinals.get(e.key), ordinals.get(search.key)} <= settled
+            for e in flying
+        )
 
     def _cancel_begins(self, start: Start, exchange: Exchange, name: str) -> None:
         world, wrong, place = self._world, self._world.wrong, (start.run, exchange.key)

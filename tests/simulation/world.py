@@ -233,7 +233,6 @@ class World:
         ledger.open()
         start.terminal, start.asked = invariants.open_before(ledger, start, kinds)
         self._now_running[start.worker] = start
-        self._look_back(start)
         self.witness.rests.process_begins(start)
         disk = Random(f"{self.seed} disk {start.number}")
 
@@ -250,7 +249,14 @@ class World:
             self.note,
             lambda outcome: self._perhaps_die(loop, outcome),
         )
-        return _later(start.late, process.run(start, kinds))
+
+        async def job() -> None:
+            if start.late:
+                await asyncio.sleep(start.late)
+            self._look_back(start)
+            await process.run(start, kinds)
+
+        return job()
 
     def _perhaps_die(self, loop: SeededLoop, outcome: Outcome) -> None:
         """A crash between an outcome and its commit."""
@@ -317,12 +323,6 @@ class World:
         self.note("reply", exchange.number, status, fault, exchange.fault, exchange.delivered)
         if start is not None:
             self.witness.ends(start, exchange, status, headers)
-
-
-async def _later(seconds: float, job: Coroutine[Any, Any, None]) -> None:
-    if seconds:
-        await asyncio.sleep(seconds)
-    await job
 
 
 async def _all(jobs: list[Coroutine[Any, Any, None]]) -> None:

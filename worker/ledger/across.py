@@ -74,27 +74,28 @@ def _first_claimed_ms(connection: Connection, run: int, ordinal: int) -> int:
 def open_intents(connection: Connection, head: Head) -> dict[Device, int]:
     """Devices in doubt in other runs of the organization: nothing was sent before that moment.
 
-    Only runs without an end, or with one that counted doubts, are looked into: a ledger may
-    hold thousands that are neither.
+    The moment is the other run's local clock, less what its clocks were apart. Only runs without
+    an end, or with one that counted doubts, are looked into: a ledger may hold thousands that are
+    neither.
     """
     found: dict[Device, int] = {}
     if head.rehearsal:
         return found
     open_run = or_(_run.finished_ms.is_(None), _run.doubts > 0)
-    others = select(_run.run).where(
+    others = select(_run.run, _run.clock_apart_ms).where(
         _run.run != head.number,
         _run.orgId == head.orgId,
         _run.rehearsal.is_(None),
         _run.started_ms.is_not(None),
         open_run,
     )
-    for number in connection.execute(others).scalars().all():
+    for number, apart_ms in connection.execute(others).all():
         doubts = in_doubt(connection, number)
         for part in chunks(list(doubts)):
             rows = select(target).where(target.c.run == number, target.c.ordinal.in_(part))
             for row in connection.execute(rows):
                 device = device_of(row)
-                since = doubts[row.ordinal].since_ms
+                since = doubts[row.ordinal].since_ms - apart_ms
                 found[device] = min(since, found.get(device, since))
     for device, other in _other_spellings(connection, head, list(found)):
         found[other] = min(found[device], found.get(other, found[device]))

@@ -145,11 +145,15 @@ class Reconciler:
     async def search(self, case: Case, state: int, oldest_ms: int) -> list[Command] | SearchTrouble:
         """All commands of a target's device in a state, back to oldest_ms (gateway's clock)."""
         found: dict[str, Command] = {}
-        read = 0
-        for page_no in range(1, _MOST_PAGES + 1):
+        page_no, read, total = 1, 0, 0
+        for _ in range(_MOST_PAGES):
             page = await self.page(case.target, state, page_no)
             if not isinstance(page, Page):
                 return _trouble(page)
+            if page.total < total:  # rows moved up meanwhile: one may be on no page
+                found.clear()
+                page_no, read, total = 1, 0, 0
+                continue
             for command in page.commands:
                 case.meet(command)
                 if command.created_ms is None or command.created_ms >= oldest_ms:
@@ -161,6 +165,7 @@ class Reconciler:
             oldest = page.commands[-1].created_ms if page.commands else None
             if not page.commands or read >= page.total or (oldest or oldest_ms) < oldest_ms:
                 return list(found.values())
+            page_no, total = page_no + 1, page.total
         return SearchTrouble.FAILED
 
     async def page(self, target: Target, state: int, page: int) -> SearchReply:

@@ -114,18 +114,19 @@ class Verifier:
                     if findings.denied:
                         return
                     try:
-                        if not await self._settled(subject, findings, last=last):
-                            again.append(subject)
+                        later = await self._settled(subject, findings, last=last)
                     except Halted:
                         return
+                    if later is not None:
+                        again.append(later)
 
         async with anyio.create_task_group() as group:
             for _ in range(min(self._concurrency, len(devices))):
                 group.start_soon(labour)
         return again
 
-    async def _settled(self, subject: Subject, findings: Findings, *, last: bool) -> bool:
-        """Search one target; False when a later try may show something else."""
+    async def _settled(self, subject: Subject, findings: Findings, *, last: bool) -> Subject | None:
+        """Search one target; what to search again when a later try may show something else."""
         target = subject.target
         case = Case(target, 0, self._clock.monotonic())
         case.told = subject.told
@@ -133,24 +134,25 @@ class Verifier:
         cached = await stay(search, self._wait)
         if cached is SearchTrouble.DENIED:
             findings.denied = True
-            return True
+            return None
         if cached is SearchTrouble.OTHER_NAMES:
             self.misnamed.append((target, case.told))
-            return True
+            return None
+        later = Subject(target, case.told)
         if isinstance(cached, SearchTrouble):
             findings.unsearched += int(last)
-            return last
+            return None if last else later
         asked = target.scope.commandIds if isinstance(target.scope, Listed) else None
         ours = [c for c in cached if asked is None or c.commandId in asked]
         began = self._began()
         old = [c for c in ours if not began.precedes(c.created_ms)]
         if old and not last:
-            return False
+            return later
         findings.targets += 1
         findings.newer += len(ours) - len(old)
         if old:
             findings.still_cached.append(StillCached(target, tuple(c.commandId for c in old)))
-        return True
+        return None
 
     async def _wait(self, moment: float) -> None:
         await self._switch.sleep(moment - self._clock.monotonic())
