@@ -188,14 +188,15 @@ def _looked_up(world: World, start: Start, found: Read) -> None:
     """What was in doubt is settled by a look-up after the last attempt, or not at all."""
     witness = world.witness
     sent = {(e.run, e.key): e.begun for e in world.gateway.exchanges if e.kind == "cancel"}
+    settled = {outcome.target.ordinal for outcome in start.settled}
     for key, ordinal in start.listing.ordinals.items():
         doubts = dict(witness.doubtful.get((start.run, key), {}))
         for commandId in found.recorded.get(ordinal, {}):
             doubts.pop(commandId, None)  # a call by id that is on record has nothing to look for
         outcome = found.outcomes[ordinal]
         last_sent = sent.get((start.run, key), -1.0)
-        if outcome == "not_attempted" and doubts and last_sent < min(doubts.values()):
-            continue  # in doubt from another run, or claimed and not sent
+        if ordinal not in settled and doubts and last_sent < min(doubts.values()):
+            continue  # in doubt from another run, or claimed and not sent: this start says nothing
         if doubts and outcome not in _UNCERTAIN:
             last = max(doubts.values())
             looked = witness.looked_up.get((start.run, key), -1.0)

@@ -33,6 +33,7 @@ class Read(Struct, eq=False):
     outcomes: dict[int, str]
     in_doubt: set[int]
     recorded: dict[int, dict[str, str]]  # ordinal -> id -> evidence, of cancelled commands
+    put_off: set[int]  # to a later pass, and not claimed since
 
     def tally(self) -> Counter[str]:
         return Counter(self.outcomes.values())
@@ -55,6 +56,7 @@ def read(ledger: Ledger, run: int, targets: int) -> Read:
         if kind == "deferred":
             put_off.add(ordinal)
         else:
+            put_off.discard(ordinal)
             final[ordinal] = kind
     in_doubt = set(ledger.claimed(run))
     outcomes = {}
@@ -68,7 +70,7 @@ def read(ledger: Ledger, run: int, targets: int) -> Read:
             outcomes[ordinal] = "cancelled_incomplete"
         else:
             outcomes[ordinal] = "not_attempted"
-    return Read(outcomes, in_doubt, recorded)
+    return Read(outcomes, in_doubt, recorded, put_off - in_doubt)
 
 
 def worst(codes: list[int]) -> int:

@@ -211,6 +211,8 @@ class Witness:
         rule = exchange.fate.stops if exchange.fate else None
         if exchange.fault == "other_command" and exchange.commandId is None:
             return
+        if exchange.fault == "request_timeout":
+            return  # the reply that was drawn came too late to be read
         if rule is not None and exchange.proof in ("OK", "AM", "NS"):
             self.must_stop_now(start, rule)
 

@@ -66,6 +66,7 @@ class World:
         self.witness = Witness(self)
         self._fatal = self.setup.dies_with  # outcomes with commands until a crash
         self._now_running: dict[int, Start] = {}
+        self._together: list[Start] = []  # that run at the same time
         self.loop_chance = Random(f"{seed} loop")
 
     def _plan(self) -> ledgers.Plan:
@@ -150,6 +151,7 @@ class World:
             Random(f"{self.seed} ready {starts[0].number}"), self.span.at, _MOST_EVENTS
         )
         loop.crash_at = crash
+        self._together = starts
         loop.on_trouble = lambda said: self.wrong(0, f"unhandled: {said}")
         self.span.loop = loop
         self._schedule(loop, first=starts[0].number == 0)
@@ -176,7 +178,9 @@ class World:
             ledger.open()
             found = invariants.recorded(self, start)
             start.tally = found.tally()
-            start.work_left = any(found.outcomes[n] == "not_attempted" for n in start.asked)
+            start.work_left = any(
+                found.outcomes[n] == "not_attempted" or n in found.put_off for n in start.asked
+            )
             self.note("ended", start.number, start.code)
 
     def recorded(self, start: Start, key: tuple[str, ...]) -> set[str]:
@@ -218,7 +222,8 @@ class World:
         if any(s.run == start.run for s in earlier):
             left = invariants.recorded(self, start).outcomes
             self.witness.resumed(start.run, {key for key, n in mine.items() if left[n] in _UNSURE})
-        others = {s.run: s for s in earlier if s.run != start.run}
+        beside = {s.run for s in self._together}  # may settle theirs before this one asks
+        others = {s.run: s for s in earlier if s.run not in beside}
         doubts = {key for other in others.values() for key in self._claimed(other)}
         spelled = doubts | ledger.other_spellings(doubts)
         start.respelled = len(spelled & mine.keys() - doubts)

@@ -27,7 +27,7 @@ from worker.clock import Clock
 from worker.config import Settings
 from worker.errors import LedgerError, RefusedError
 from worker.ledger.store import Store
-from worker.model import OutcomeKind, Rehearsal, RunEnd, RunRecord, Stop
+from worker.model import Rehearsal, RunEnd, RunRecord, Stop
 from worker.observe.log import LogSink
 from worker.observe.progress import Progress
 from worker.observe.runlog import RunLog
@@ -216,7 +216,7 @@ def _conclude(order: Order, office: Office, ending: Ending, rehearsal: Rehearsal
         verify_required=terms.verify_written and stop is None,
         internal_errors=ending.internal_errors,
         record_durable=ending.durable and lost is None,
-        work_left=counts[OutcomeKind.NOT_ATTEMPTED] > 0 and _work_left(order, office.store),
+        work_left=_work_left(order, office.store),
         differences=len(rehearsal.differences) if rehearsal else 0,
     )
     end = RunEnd(
@@ -237,7 +237,8 @@ def _work_left(order: Order, store: Store) -> bool:
     run_id = order.record.run_id
     asked = {ordinal for leg in order.legs for ordinal in leg.members or ()}
     ends = [leg.limit or order.record.targets for leg in order.legs if leg.members is None]
-    if ends and store.unclaimed(run_id).start < max(ends):
+    unclaimed = store.unclaimed(run_id)
+    if ends and unclaimed and unclaimed.start < max(ends):
         return True
     return any(ends or ordinal in asked for ordinal in store.deferred(run_id))
 
