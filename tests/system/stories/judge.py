@@ -488,12 +488,14 @@ class Judge:
         return 3 if any(tally[kind] for kind in _NOT_DONE) else 0
 
     def _excused(self, start: Start, expected: int) -> bool:
-        """After the end of a run a signal ends the series, two leave a report unwritten."""
+        """A signal ends what did not begin, and a series after a run; two leave a report out."""
         if start.signal is None or start.signalled is None:
             return False
         if start.signal.kind == "INT2" and start.code == 1:
             return "was not written: stopped by" in start.errors or _UNPRINTED in start.errors
-        return start.code in (130, 143) and len(start.jobs) > 1
+        said = start.output + start.errors
+        unsent = "nothing was sent" in said and not any(self._calls(start.number))
+        return start.code in (130, 143) and (len(start.jobs) > 1 or unsent)
 
     def _ended_without_a_run(self, start: Start) -> None:
         if start.code in (130, 143) and start.signalled is not None:

@@ -320,7 +320,10 @@ def _shower(chance: Random, name: str, way: Way) -> Shower:
         scope = "each"
     if name in _SLOW:
         share = min(share, 0.15)
-    return Shower(name, tuple(drawn), scope, share, chance.randint(0, 8), chance.randint(1, 12))
+    first, count = chance.randint(0, 8), chance.randint(1, 12)
+    if struck == {"token"}:
+        first %= 2  # a story asks for few of them
+    return Shower(name, tuple(drawn), scope, share, first, count)
 
 
 #: What takes its time each time it strikes.
