@@ -313,6 +313,24 @@ class Requests(Struct, frozen=True):
     retried: int = 0  # of the cancels: repeated attempts
 
 
+class Spent(Struct, frozen=True):
+    """What a run has used, over all of its starts."""
+
+    requests: Requests = Requests()
+    active_ms: int = 0  # between start and end
+    complete: bool = True  # False: a start was killed, and its last second is not counted
+
+    def plus(self, requests: Requests, active_ms: int) -> Spent:
+        """With what one more start has used."""
+        before = self.requests
+        summed = Requests(
+            before.cancel + requests.cancel,
+            before.search + requests.search,
+            before.retried + requests.retried,
+        )
+        return Spent(summed, self.active_ms + active_ms, self.complete)
+
+
 class Verified(Struct, frozen=True):
     """What searching again afterwards showed."""
 
@@ -340,7 +358,6 @@ class RunEnd(Struct, frozen=True):
     exit_code: int
     exit_reasons: tuple[str, ...] = ()
     stop: Stop | None = None
-    requests: Requests = Requests()
     verified: Verified | None = None
     log_dropped: int = 0
     reports: dict[str, str] = {}  # path -> sha256 of the written file
@@ -367,6 +384,7 @@ class RunRecord(Struct, frozen=True):
     rehearsal: Rehearsal | None = None
     end: RunEnd | None = None
     clock_apart_ms: int = 0  # the greatest difference of clocks that the run saw
+    spent: Spent = Spent()
 
 
 class ReportRow(Struct, frozen=True):

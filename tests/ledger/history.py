@@ -27,6 +27,7 @@ from worker.model import (
     Rehearsal,
     Requests,
     RunEnd,
+    Spent,
     Stop,
     Verified,
 )
@@ -192,11 +193,11 @@ def _finished(store: Store) -> None:
         at + 1000,
         3,
         ("1 failed, 1 not_found, 1 rejected",),
-        requests=Requests(cancel=11, search=2, retried=4),
         verified=Verified(2, 0, 1),
         reports={"out.ndjson": "ef" * 32},
     )
-    store.finish(FINISHED, end)
+    spent = Spent(Requests(cancel=11, search=2, retried=4), 1000)
+    store.finish(FINISHED, end, spent=spent)
 
 
 def _uncertain(store: Store) -> None:
@@ -216,7 +217,8 @@ def _uncertain(store: Store) -> None:
     ]
     record(store, *entries, run_id=UNCERTAIN, now_ms=at + 600)
     stop = Stop("anomaly", "other_device", 1, 4, ("req-1",))
-    store.finish(UNCERTAIN, RunEnd(at + 1000, 5, ("anomaly",), stop=stop, requests=Requests(6)))
+    end = RunEnd(at + 1000, 5, ("anomaly",), stop=stop)
+    store.finish(UNCERTAIN, end, spent=Spent(Requests(6), 1000))
 
 
 def _interrupted(store: Store) -> None:
@@ -247,7 +249,7 @@ def _listed(store: Store) -> None:
         outcome(2, "nothing_matched"),
     ]
     record(store, *entries, run_id=LISTED, now_ms=at + 300)
-    store.finish(LISTED, RunEnd(at + 1000, 3, ("1 too_late",), requests=Requests(5)))
+    store.finish(LISTED, RunEnd(at + 1000, 3, ("1 too_late",)), spent=Spent(Requests(5), 1000))
 
 
 def _rehearsed(store: Store) -> None:
@@ -256,7 +258,8 @@ def _rehearsed(store: Store) -> None:
     at = _start(store, replace(_head(REHEARSED, 4), rehearsal=calm), ["a", "b"])
     claim(store, 2, run_id=REHEARSED, now_ms=at + 100)
     record(store, outcome(0, "cancelled", "111"), outcome(1), run_id=REHEARSED, now_ms=at + 200)
-    store.finish(REHEARSED, RunEnd(at + 300, 0), replace(calm, truth_matches=True))
+    told = replace(calm, truth_matches=True)
+    store.finish(REHEARSED, RunEnd(at + 300, 0), told, Spent(active_ms=300))
 
 
 def main(path: Path) -> None:

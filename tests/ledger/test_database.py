@@ -182,7 +182,7 @@ def test_another_database(path: Path, url: str, table: str) -> None:
 
 @pytest.mark.parametrize(
     ("version", "said"),
-    [("3", "newer cancel-worker .schema 3."), ("0", "not a ledger"), ("x", "not a ledger")],
+    [("4", "newer cancel-worker .schema 4."), ("0", "not a ledger"), ("x", "not a ledger")],
 )
 def test_version(path: Path, url: str, version: str, said: str) -> None:
     """A newer ledger is refused with its version; it is not changed."""

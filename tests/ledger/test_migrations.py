@@ -26,6 +26,8 @@ from worker.ledger.store import Store
 
 HERE = Path(__file__).parent
 ANSWERS = json.loads((HERE / "schema_1.json").read_text())
+for run in ANSWERS["runs"]:
+    run["end"] = run["end"] and {k: v for k, v in run["end"].items() if k != "requests"}
 
 
 @pytest.fixture

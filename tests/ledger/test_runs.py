@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.ledger.plans import claim, devices, new_run, plan, staged
 from worker.errors import UsageError
 from worker.ledger.lock import job_lock
 from worker.ledger.store import Store
-from worker.model import Rehearsal, Requests, RunEnd, RunRecord, Stop, Verified
+from worker.model import Rehearsal, Requests, RunEnd, RunRecord, Spent, Stop, Verified
 
 
 def frozen(store: Store, run_id: str, job: str = "nightly", *, rehearsal: bool = False) -> None:
@@ -46,13 +47,14 @@ def test_head(store: Store) -> None:
         exit_code=5,
         exit_reasons=("stopped",),
         stop=Stop("auth", "bad keys", 1, 2, ("q",)),
-        requests=Requests(3, 4, 5),
         verified=Verified(1, 2, 3),
         log_dropped=6,
         reports={"a.csv": "00"},
     )
-    store.finish("r1", end, Rehearsal("calm", 7, truth_matches=True))
+    spent = Spent(Requests(3, 4, 5), 9, complete=False)
+    store.finish("r1", end, Rehearsal("calm", 7, truth_matches=True), spent)
     done = store.run("r1")
+    assert done.spent == spent
     assert (done.state, done.first_started_ms, done.started_ms) == ("finished", 2000, 3000)
     assert (done.end, done.rehearsal) == (end, Rehearsal("calm", 7, truth_matches=True))
 
@@ -64,6 +66,21 @@ def test_begun_again(store: Store) -> None:
     store.finish("r1", RunEnd(4000, 4))
     store.start("r1", 5000)
     assert (store.run("r1").end, store.run("r1").state) == (None, "interrupted")
+
+
+def test_what_starts_have_used(store: Store) -> None:
+    """A later start goes on with it; once one had no end, it is no longer complete."""
+    frozen(store, "r1")
+    used, more = Spent(Requests(3, 2, 1), 900), Spent(Requests(5, 2, 1), 1900)
+    store.start("r1", 2000)
+    store.finish("r1", RunEnd(3000, 4), spent=used)
+    store.start("r1", 5000)
+    assert store.run("r1").spent == replace(used, complete=False), "interrupted by now"
+    store.commit("r1", [], now_ms=6000, spent=more)
+    store.commit("r1", [], now_ms=6001)
+    store.start("r1", 7000)
+    store.finish("r1", RunEnd(8000, 0))
+    assert store.run("r1").spent == replace(more, complete=False)
 
 
 def test_states(store: Store, url: str) -> None:

@@ -17,7 +17,7 @@ from worker.errors import LedgerError
 from worker.ledger.entry import Conflict, Entry
 from worker.ledger.store import Store
 from worker.ledger.writer import Writer
-from worker.model import OutcomeKind
+from worker.model import OutcomeKind, Requests, Spent
 
 T = TypeVar("T")
 
@@ -561,3 +561,24 @@ async def test_clocks_apart(make: Callable[..., Writer], temporary: Store) -> No
     assert temporary.run("r1").clock_apart_ms == 9001
     temporary.commit("r1", [], now_ms=1, clock_apart_ms=3000)  # as a resume that saw less
     assert temporary.run("r1").clock_apart_ms == 9001
+
+
+async def test_what_was_used_is_noted_once_a_second(
+    make: Callable[..., Writer], temporary: Store
+) -> None:
+    """With the first results after a second, and never for its own sake."""
+    writer = make(10, concurrency=10)
+    used = [Spent(Requests(number), number) for number in range(9)]
+    writer.spent = used.pop
+    noted = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(writer.serve)
+        await writer.claim()
+        for ordinal, seconds in enumerate((0.0, 0.5, 0.6, 0.2, 5.0)):
+            await anyio.sleep(seconds)
+            writer.put(outcome(ordinal))
+            await writer.flush()
+            noted.append(temporary.run("r1").spent.active_ms)
+        writer.close()
+    assert noted == [0, 0, 8, 8, 7]
+    assert used == [Spent(Requests(number), number) for number in range(7)]

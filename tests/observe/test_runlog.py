@@ -21,7 +21,9 @@ from worker.model import (
     Identity,
     Outcome,
     OutcomeKind,
+    Requests,
     RunEnd,
+    Spent,
     Stop,
     Target,
 )
@@ -234,7 +236,7 @@ def test_the_last_suppressed_are_counted_before_the_run_is_finished() -> None:
     for _ in range(10):
         tell(log, [], [outcome(OutcomeKind.UNKNOWN, cause="disconnected")] * 37)
         clock.now += 5
-    log.run_finished(RunEnd(1, 4, ("unknown: 370",)), {OutcomeKind.UNKNOWN: 370})
+    log.run_finished(RunEnd(1, 4, ("unknown: 370",)), {OutcomeKind.UNKNOWN: 370}, Spent())
     lines = said(kept)
     settled = sum(line["event"] == "target.settled" for line in lines)
     left_out = sum(line.get("targets", 0) for line in lines)
@@ -263,7 +265,7 @@ def test_every_other_event_of_a_run() -> None:
     log.internal_error(TARGET, "KeyError")
     log.run_stopping(Stop("forbidden", "m" * 600, 20, 20, ("q" * 600,)))
     end = RunEnd(1, 5, ("stopped for safety: forbidden",), Stop("forbidden", "m"), log_dropped=2)
-    log.run_finished(end, {OutcomeKind.CANCELLED: 1})
+    log.run_finished(end, {OutcomeKind.CANCELLED: 1}, Spent(Requests(3, 2, 1), 900))
     log.run_empty()
     found = said(kept)
     assert [(line["event"], line["level"]) for line in found] == [
@@ -319,7 +321,7 @@ def test_every_other_event_of_a_run() -> None:
             "exit_reasons": ["stopped for safety: forbidden"],
             "rule": "forbidden",
             "outcomes": {kind.value: int(kind.value == "cancelled") for kind in OutcomeKind},
-            "requests": {"cancel": 0, "search": 0, "retried": 0},
+            "requests": {"cancel": 3, "search": 2, "retried": 1},
             "log_dropped": 2,
         },
         {},

@@ -15,6 +15,7 @@ from worker.model import (
     Requests,
     RunEnd,
     RunRecord,
+    Spent,
     Stop,
     Verified,
 )
@@ -45,11 +46,11 @@ def record() -> RunRecord:
             exit_code=5,
             exit_reasons=("stopped for safety: forbidden", "unknown: 1"),
             stop=Stop("forbidden", "orgId o1 is refused", 20, 20, ("req-1", "req-2")),
-            requests=Requests(cancel=4, search=2, retried=1),
             verified=Verified(targets=2, still_cached=0, newer=1),
             log_dropped=7,
             reports={"old.csv": "a" * 64},
         ),
+        spent=Spent(Requests(cancel=4, search=2, retried=1), 12_500),
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.model import AllCached, Command, CommandResult, OutcomeKind, ReportRow, RunRecord
+from worker.model import AllCached, Command, CommandResult, OutcomeKind, ReportRow, RunRecord, Spent
 from worker.report.restore import write_restore
 from worker.report.rows import write_ndjson
 from worker.report.schema import report_schema
@@ -60,7 +60,7 @@ DOCUMENT: dict[str, Any] = {
         "not_attempted": 1,
     },
     "commands": 1,
-    "requests": {"cancel": 4, "search": 2, "retried": 1},
+    "requests": {"cancel": 4, "search": 2, "retried": 1, "complete": True},
     "verified": {"targets": 2, "still_cached": 0, "newer": 1},
     "log_dropped": 7,
     "reports": {"old.csv": "a" * 64},
@@ -120,7 +120,9 @@ def test_the_document_has_the_promised_keys_in_the_promised_order(record: RunRec
 
 def test_a_run_that_has_not_ended_has_nulls(record: RunRecord) -> None:
     """Nothing is made up for a run that was planned and never started."""
-    planned = msgspec.structs.replace(record, end=None, started_ms=None)
+    planned = msgspec.structs.replace(
+        record, end=None, started_ms=None, first_started_ms=None, spent=Spent()
+    )
     found = json.loads(encode(document(planned, {}, 0)))
     changed = {key: value for key, value in found.items() if value != DOCUMENT[key]}
     assert changed == {
@@ -132,7 +134,7 @@ def test_a_run_that_has_not_ended_has_nulls(record: RunRecord) -> None:
         "stop": None,
         "outcomes": dict.fromkeys(DOCUMENT["outcomes"], 0),
         "commands": 0,
-        "requests": {"cancel": 0, "search": 0, "retried": 0},
+        "requests": {"cancel": 0, "search": 0, "retried": 0, "complete": True},
         "verified": None,
         "log_dropped": 0,
         "reports": {},

@@ -244,9 +244,10 @@ class Process:
                 _refuse(order, office, refused)
                 return
             start.unrecorded = len(engine.unrecorded)
-            start.end = _conclude(order, office, start.ending, None)
+            spent = engine.spent()
+            start.end = _conclude(order, office, start.ending, None, spent)
             start.code = start.end.exit_code
-            runlog.run_finished(start.end, {})
+            runlog.run_finished(start.end, {}, spent)
         except LedgerError as failure:
             start.code = 6
             self._note("ledger", str(failure))

@@ -34,6 +34,7 @@ from worker.model import (
     OutcomeKind,
     ReportRow,
     RunRecord,
+    Spent,
     Stop,
     Target,
 )
@@ -140,11 +141,19 @@ class Engine:
         self._batch = batch
         self.hurried = False  # a second SIGINT: leave as soon as all is recorded
         self.unrecorded: tuple[Entry, ...] = ()  # what the ledger did not take, after a failure
+        self.spent: Callable[[], Spent] = Spent  # what the run has used, earlier starts included
 
     async def work(self, work: Work, place: Place, watch: Watch) -> Ending:
         """Send what the work asks for; RefusedError when a permission is missing."""
         terms = work.terms
+        before, began = self._store.run(work.record.run_id).spent, self._clock.monotonic()
+
+        def spent() -> Spent:
+            active = self._clock.monotonic() - began
+            return before.plus(session.requests, round(active * 1000))
+
         async with self._machine(work, place, watch) as (session, writer):
+            self.spent = writer.spent = spent
             needs_search = place.by_id or terms.verify_written
             probe = self._first(work) if needs_search else None
             kinds = _looked_at(terms)

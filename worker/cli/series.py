@@ -27,7 +27,7 @@ from worker.clock import Clock
 from worker.config import Settings
 from worker.errors import LedgerError, RefusedError
 from worker.ledger.store import Store
-from worker.model import Rehearsal, RunEnd, RunRecord, Stop
+from worker.model import Rehearsal, RunEnd, RunRecord, Spent, Stop
 from worker.observe.log import LogSink
 from worker.observe.progress import Progress
 from worker.observe.runlog import RunLog
@@ -135,8 +135,9 @@ def carry_out(order: Order, office: Office) -> Result:
     finally:
         progress.close()
     try:
-        end = _conclude(order, office, ending, rehearsal)
-        runlog.run_finished(end, office.store.counts(record.run_id))
+        spent = engine.spent()
+        end = _conclude(order, office, ending, rehearsal, spent)
+        runlog.run_finished(end, office.store.counts(record.run_id), spent)
     except LedgerError as failure:
         return _unrecorded(engine, office, failure)
     if not ending.durable:
@@ -202,7 +203,9 @@ def _refuse(order: Order, office: Office, refused: RefusedError) -> None:
     office.store.finish(order.record.run_id, end)
 
 
-def _conclude(order: Order, office: Office, ending: Ending, rehearsal: Rehearsal | None) -> RunEnd:
+def _conclude(
+    order: Order, office: Office, ending: Ending, rehearsal: Rehearsal | None, spent: Spent
+) -> RunEnd:
     """The verdict, into the ledger."""
     terms, run_id = order.terms, order.record.run_id
     counts = office.store.counts(run_id)
@@ -224,11 +227,10 @@ def _conclude(order: Order, office: Office, ending: Ending, rehearsal: Rehearsal
         exit_code=verdict.code,
         exit_reasons=(*verdict.reasons, *filter(None, [ending.advice])),
         stop=stop,
-        requests=ending.requests,
         verified=found.verified() if found else None,
         log_dropped=office.log.settle(),
     )
-    office.store.finish(run_id, end, rehearsal)
+    office.store.finish(run_id, end, rehearsal, spent)
     return end
 
 

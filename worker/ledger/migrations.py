@@ -15,6 +15,15 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
             gateway TEXT NOT NULL, until_ms INTEGER NOT NULL, PRIMARY KEY (gateway)
         ) WITHOUT ROWID, STRICT""",
     ),
+    3: (
+        "ALTER TABLE run ADD COLUMN spent BLOB",
+        # What an older version kept was of the last start alone.
+        """UPDATE run SET spent = CAST(json_object(
+            'requests', json_extract(CAST("end" AS TEXT), '$.requests'),
+            'active_ms', max(0, finished_ms - started_ms),
+            'complete', json(iif(started_ms = first_started_ms, 'true', 'false'))
+        ) AS BLOB) WHERE "end" IS NOT NULL AND started_ms IS NOT NULL""",
+    ),
 }
 
 FIRST_VERSION = 1

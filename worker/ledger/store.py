@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from worker.errors import UsageError
@@ -31,6 +32,7 @@ from worker.model import (
     RunEnd,
     RunRecord,
     RunState,
+    Spent,
 )
 
 _run = tables.run.c
@@ -141,7 +143,11 @@ class Store:
         with self._database.write() as connection:
             row = _row(connection, run_id)
             first = started_ms if row.first_started_ms is None else row.first_started_ms
-            begun = {"first_started_ms": first, "started_ms": started_ms}
+            begun = {
+                "first_started_ms": first,
+                "started_ms": started_ms,
+                "spent": msgspec.json.encode(_spent(row)),
+            }
             unended = {"finished_ms": None, "doubts": None, "end": None}
             connection.execute(
                 update(tables.run).where(_run.run == row.run).values({**begun, **unended})
@@ -161,8 +167,17 @@ class Store:
             connection.execute(update(tables.run).where(_run.run == row.run).values(begun))
             doubts.assume(connection, row.run, put_off, unclaimed, since_ms)
 
-    def finish(self, run_id: str, end: RunEnd, rehearsal: Rehearsal | None = None) -> None:
-        """Note how the run ended, and whether a rehearsal agreed with the truth."""
+    def finish(
+        self,
+        run_id: str,
+        end: RunEnd,
+        rehearsal: Rehearsal | None = None,
+        spent: Spent | None = None,
+    ) -> None:
+        """Note how the run ended, what it used, and whether a rehearsal agreed with the truth.
+
+        None for `rehearsal` and `spent` leaves what is noted.
+        """
         with self._database.write() as connection:
             number = self._head(connection, run_id).number
             ended = {
@@ -172,6 +187,8 @@ class Store:
             }
             if rehearsal is not None:
                 ended["rehearsal"] = msgspec.json.encode(rehearsal)
+            if spent is not None:
+                ended["spent"] = msgspec.json.encode(spent)
             connection.execute(update(tables.run).where(_run.run == number).values(ended))
 
     def discard(self, run_id: str) -> None:
@@ -202,10 +219,12 @@ class Store:
         *,
         now_ms: int,
         clock_apart_ms: int = 0,
+        spent: Spent | None = None,
     ) -> Granted:
         """Record entries and claim targets in one transaction, durable when this returns.
 
-        `clock_apart_ms`, if not 0, is kept with the run where it is greater than what was.
+        `clock_apart_ms`, if not 0, is kept with the run where it is greater than what was;
+        `spent`, if given, in the place of what was.
         """
         with self._database.write() as connection:
             head = self._head(connection, run_id)
@@ -213,6 +232,9 @@ class Store:
                 grew = (_run.run == head.number, _run.clock_apart_ms < clock_apart_ms)
                 apart = update(tables.run).where(*grew).values(clock_apart_ms=clock_apart_ms)
                 connection.execute(apart)
+            if spent is not None:
+                of_run = update(tables.run).where(_run.run == head.number)
+                connection.execute(of_run.values(spent=msgspec.json.encode(spent)))
             return self._settling.commit(connection, head, entries, claim, now_ms)
 
     def recorded_elsewhere(
@@ -353,10 +375,14 @@ class Store:
             after = ordinals[-1]
 
     def _record(self, row: Row[Any]) -> RunRecord:
-        names = {"state", "end", "rehearsal"}.symmetric_difference(RunRecord.__struct_fields__)
+        names = {"state", "end", "rehearsal", "spent"}.symmetric_difference(
+            RunRecord.__struct_fields__
+        )
         given = {name: getattr(row, name) for name in names}
         rehearsal = row.rehearsal and msgspec.json.decode(row.rehearsal, type=Rehearsal)
-        return RunRecord(**given, rehearsal=rehearsal, end=end_of(row), state=self._state(row))
+        state = self._state(row)
+        spent = _spent(row, running=state == "running")
+        return RunRecord(**given, rehearsal=rehearsal, end=end_of(row), state=state, spent=spent)
 
     def _state(self, row: Row[Any]) -> RunState:
         """Started without an end is running as long as its process holds the job's lock."""
@@ -373,6 +399,13 @@ class Store:
             return f"{text}: no such run in ledger {self._database.name}: see `cancel-worker runs`"
         listed = ", ".join(candidates[:10]) + (", …" if len(candidates) > 10 else "")
         return f"{text}: {len(candidates)} runs begin so: write one of {listed}"
+
+
+def _spent(row: Row[Any], *, running: bool = False) -> Spent:
+    """What the starts of a run have used; of one that died, at least that."""
+    spent = msgspec.json.decode(row.spent, type=Spent) if row.spent else Spent()
+    died = row.started_ms is not None and row.finished_ms is None and not running
+    return replace(spent, complete=False) if died else spent
 
 
 def _pause_of(connection: Connection, gateway: str) -> int | None:

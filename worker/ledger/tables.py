@@ -85,6 +85,7 @@ run = Table(
     _blob("end"),  # JSON of a RunEnd
     # The greatest difference of clocks that the run saw.
     Column("clock_apart_ms", _INT, nullable=False, server_default=text("0")),
+    _blob("spent"),  # JSON of a Spent; null before the first start
     sqlite_strict=True,
 )
 

@@ -25,9 +25,11 @@ from worker.ledger.entry import Claim, ClaimedTarget, Conflict, Deferral, Entry,
 from worker.ledger.rate import SettleRate
 from worker.ledger.store import Store
 from worker.ledger.waiting import Ask, PassList, Submit, Waiter
+from worker.model import Spent
 
 T = TypeVar("T")
 
+SPENT_EVERY = 1.0  # seconds between two notes of what the run has used
 PATIENCE = 0.05  # seconds a result may wait for others before it is committed
 NOT_STARTED = "not_started"  # cause of a claim that was granted and fetched by nobody
 
@@ -71,6 +73,8 @@ class Writer:
         self._closing = False
         self._ended = False
         self._failure: LedgerError | None = None
+        self.spent: Callable[[], Spent] | None = None  # what the run has used by now
+        self._spent_noted = clock.monotonic()
 
     def open_pass(
         self,
@@ -219,7 +223,12 @@ class Writer:
         if self._closing:
             self._put_back()
         group = _Group(
-            self._list, self._next_claim(), self._settling, self._asks, self._grown_apart_ms
+            self._list,
+            self._next_claim(),
+            self._settling,
+            self._asks,
+            self._grown_apart_ms,
+            self._spent(),
         )
         self._committing, self._entries = self._entries, []
         self._settling, self._asks, self._due, self._grown_apart_ms = set(), [], False, 0
@@ -243,6 +252,14 @@ class Writer:
         if committed:
             self._on_commit(granted.entries, granted.conflicts)
 
+    def _spent(self) -> Spent | None:
+        """What the run has used, for a commit of results that comes a while after the last note."""
+        now = self._clock.monotonic()
+        if self.spent is None or not self._entries or now < self._spent_noted + SPENT_EVERY:
+            return None
+        self._spent_noted = now
+        return self.spent()
+
     def _next_claim(self) -> Claim | None:
         if self._closing or not self._claims or self._list is None:
             return None
@@ -259,6 +276,7 @@ class Writer:
                 group.claim,
                 now_ms=now_ms,
                 clock_apart_ms=group.clock_apart_ms,
+                spent=group.spent,
             )
         for ask in group.asks:
             ask.answer()
@@ -319,6 +337,7 @@ class _Group(Struct):
     settling: set[int]
     asks: list[Ask[Any]]
     clock_apart_ms: int  # 0: not greater than before
+    spent: Spent | None  # None: noted a moment ago
 
 
 def _nothing() -> None:

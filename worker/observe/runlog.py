@@ -20,6 +20,7 @@ from worker.model import (
     Outcome,
     OutcomeKind,
     RunEnd,
+    Spent,
     Stop,
     Target,
 )
@@ -124,7 +125,7 @@ class RunLog:
             requestIds=[capped(text) for text in stop.request_ids[:20]],
         )
 
-    def run_finished(self, end: RunEnd, outcomes: Mapping[OutcomeKind, int]) -> None:
+    def run_finished(self, end: RunEnd, outcomes: Mapping[OutcomeKind, int], spent: Spent) -> None:
         """The run has ended and its record is complete."""
         self._suppressed()
         self._log.info(
@@ -133,7 +134,7 @@ class RunLog:
             exit_reasons=list(end.exit_reasons),
             rule=end.stop.rule if end.stop else None,
             outcomes={kind.value: outcomes.get(kind, 0) for kind in OutcomeKind},
-            requests=end.requests,
+            requests=spent.requests,
             log_dropped=end.log_dropped,
         )
 

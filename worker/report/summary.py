@@ -55,11 +55,14 @@ class Outcomes(Struct, frozen=True):
 
 
 class RequestsPart(Struct, frozen=True):
-    """Requests to the connect service."""
+    """Requests to the connect service, over all starts of the run."""
 
     cancel: _Count
     search: _Count
     retried: _Count
+    complete: Annotated[
+        bool, Meta(description="false: a start was killed, and its last requests are not counted")
+    ]
 
 
 class VerifiedPart(Struct, frozen=True):
@@ -82,9 +85,9 @@ class Summary(Struct, frozen=True):
     gateway: str
     digest: Annotated[str, Meta(description="SHA-256 of the frozen list")]
     rehearsal: RehearsalPart | None
-    started_at: _Moment | None
+    started_at: Annotated[str, Meta(description="the first start")] | None
     finished_at: _Moment | None
-    duration_s: float | None
+    duration_s: Annotated[float, Meta(description="active, over all starts")] | None
     exit_code: int | None
     exit_reasons: tuple[str, ...]
     stop: StopPart | None
@@ -104,10 +107,7 @@ def document(record: RunRecord, counts: Mapping[OutcomeKind, int], commands: int
     """
     end = record.end
     verified = end.verified if end else None
-    started, finished = record.started_ms, end.finished_ms if end else None
-    duration = None
-    if started is not None and finished is not None:
-        duration = max(0, finished - started) / 1000  # the wall clock may have been set back
+    spent, begun = record.spent, record.first_started_ms is not None
     return Summary(
         schema_version=SCHEMA_VERSION,
         run_id=record.run_id,
@@ -118,9 +118,9 @@ def document(record: RunRecord, counts: Mapping[OutcomeKind, int], commands: int
         gateway=record.gateway,
         digest=record.digest,
         rehearsal=_rehearsal(record.rehearsal),
-        started_at=moment(started),
-        finished_at=moment(finished),
-        duration_s=duration,
+        started_at=moment(record.first_started_ms),
+        finished_at=moment(end.finished_ms if end else None),
+        duration_s=spent.active_ms / 1000 if begun else None,
         exit_code=end.exit_code if end else None,
         exit_reasons=end.exit_reasons if end else (),
         stop=_stop(end.stop if end else None),
@@ -128,9 +128,7 @@ def document(record: RunRecord, counts: Mapping[OutcomeKind, int], commands: int
         outcomes=Outcomes(**{kind.value: counts.get(kind, 0) for kind in OutcomeKind}),
         commands=commands,
         requests=RequestsPart(
-            end.requests.cancel if end else 0,
-            end.requests.search if end else 0,
-            end.requests.retried if end else 0,
+            spent.requests.cancel, spent.requests.search, spent.requests.retried, spent.complete
         ),
         verified=VerifiedPart(verified.targets, verified.still_cached, verified.newer)
         if verified

@@ -111,14 +111,15 @@ def count(summary: Summary, kind: OutcomeKind) -> int:
 
 def _figures(summary: Summary) -> list[str]:
     asked, found = summary.requests, summary.verified
+    least = "" if asked.complete else "at least "
     lines = [
         f"commands  {summary.commands} cancelled",
-        f"requests  {asked.cancel} cancel ({asked.retried} repeated), {asked.search} search",
+        f"requests  {least}{asked.cancel} cancel ({asked.retried} repeated), {asked.search} search",
     ]
     if summary.duration_s is not None:
         done = summary.targets - summary.outcomes.not_attempted
         rate = f", {done / summary.duration_s:.1f} targets/s" if summary.duration_s else ""
-        lines.append(f"time      {summary.duration_s:.1f} s{rate}")
+        lines.append(f"time      {least}{summary.duration_s:.1f} s{rate}")
     if found is None:
         lines.append("verified  not verified")
     else:

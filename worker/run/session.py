@@ -153,6 +153,11 @@ class Session:
         )
         switch.on_throw(self._drain)
 
+    @property
+    def requests(self) -> Requests:
+        """What went to the connect service so far."""
+        return self._wire.requests
+
     async def run(
         self,
         legs: Sequence[Leg],
@@ -193,7 +198,7 @@ class Session:
             raise refusal
         return Ending(
             self._switch.stop,
-            self._wire.requests,
+            self.requests,
             findings,
             self._runner.internal_errors,
             durable,
