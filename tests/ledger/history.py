@@ -113,7 +113,7 @@ def _of(store: Store, run_id: str) -> dict[str, Any]:
             [*msgspec.structs.astuple(device), since_ms]
             for device, since_ms in store.open_intents(run_id).items()
         ),
-        "also_touched_by": store.also_touched_by(run_id),
+        "also_touched_by": store.also_touched_by(run_id).runs,
         "recorded_elsewhere": sorted(store.recorded_elsewhere(run_id, 0, ids, in_order_ms=2**62)),
         "rows": list(store.rows(run_id)),
     }

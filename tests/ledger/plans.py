@@ -41,6 +41,7 @@ def new_run(
     orgId: str = "o1",
     rehearsal: bool = False,
     planned_ms: int = 1000,
+    gateway: str = "prod https://gw",
 ) -> NewRun:
     return NewRun(
         run_id=run_id,
@@ -48,7 +49,7 @@ def new_run(
         reason="CHG-1",
         actor="me@host",
         orgId=orgId,
-        gateway="prod https://gw",
+        gateway=gateway,
         scope=scope,
         version="0.1",
         planned_ms=planned_ms,

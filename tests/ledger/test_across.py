@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from tests.ledger.plans import claim, devices, mark, outcome, plan, record, told
+from tests.ledger.plans import claim, devices, mark, outcome, plan, put_off, record, told
 from tests.simulation.clock import VirtualClock
 from worker.cli.engine import Past
-from worker.ledger.entry import Entry, Found, Touched
+from worker.ledger.entry import AlsoTouched, Entry, Found, Touched
 from worker.ledger.store import Store
 from worker.model import AssetId, DeviceKey, Identity, OutcomeKind, Proof, RunEnd
 
@@ -97,10 +98,10 @@ def test_rehearsals_are_worlds_of_their_own(temporary: Store) -> None:
     }
     b = DeviceKey("p", "b")
     assert seen == {
-        "x1": (set(), set(), []),
-        "x2": (set(), set(), []),
-        "r1": ({"1"}, {b}, [Touched("r2", "nightly", 2)]),
-        "r2": ({"1"}, {b}, [Touched("r1", "nightly", 2)]),
+        "x1": (set(), set(), AlsoTouched()),
+        "x2": (set(), set(), AlsoTouched()),
+        "r1": ({"1"}, {b}, AlsoTouched([Touched("r2", "nightly", 1)])),
+        "r2": ({"1"}, {b}, AlsoTouched([Touched("r1", "nightly", 1)])),
     }
     assert elsewhere(temporary, "x1", 1, "1") == {"1"}
 
@@ -243,36 +244,58 @@ def test_find_device(temporary: Store) -> None:
     ]
 
 
-def touched(store: Store, run_id: str, names: list[str], began: int, ended: int | None) -> None:
-    plan(store, names, run_id)
+def touched(
+    store: Store, run_id: str, names: list[str], began: int, ended: int | None, **more: Any
+) -> None:
+    """A run that settled the first two of its targets; without an end it has them in doubt."""
+    plan(store, names, run_id, **more)
     store._database.raw.execute(
         "UPDATE run SET first_started_ms = ?, started_ms = ? WHERE run_id = ?",
         (began, began, run_id),
     )
     claim(store, 2, run_id=run_id)
     if ended is not None:
+        record(store, *map(outcome, range(min(2, len(names)))), run_id=run_id)
         store.finish(run_id, RunEnd(ended, 0))
+
+
+NOW = 100 * HOUR
 
 
 def test_also_touched(temporary: Store) -> None:
     """Runs that overlapped, or touched the same devices within 48 h before, and how many."""
-    now = 100 * HOUR
-    touched(temporary, "long ago", ["a", "b"], 1, now - 48 * HOUR - 1)
-    touched(temporary, "before", ["a", "@x"], 1, now - 48 * HOUR)
-    touched(temporary, "still on", ["b", "c", "a"], now + 5, None)  # claimed two of them
-    touched(temporary, "others", ["y", "z"], now, now + 1)
-    touched(temporary, "r1", ["@x", "a", "b"], now, now + HOUR)
-    touched(temporary, "afterwards", ["b"], now + HOUR + 1, None)
+    touched(temporary, "long ago", ["a", "b"], 1, NOW - 48 * HOUR - 1)
+    touched(temporary, "before", ["a", "@x"], 1, NOW - 48 * HOUR)
+    touched(temporary, "still on", ["b", "a", "@x"], NOW + 5, None)  # claimed two of them
+    touched(temporary, "others", ["y", "z"], NOW, NOW + 1)
+    touched(temporary, "r1", ["@x", "a", "b"], NOW, NOW + HOUR)
+    touched(temporary, "afterwards", ["b"], NOW + HOUR + 1, None)
     plan(temporary, ["a"], "planned")
-    temporary._database.raw.execute(
-        "UPDATE run SET first_started_ms = NULL WHERE run_id = 'planned'"
-    )
-    assert temporary.also_touched_by("r1") == [Touched("before", "nightly", 2)]
-    assert temporary.also_touched_by("planned") == []
-    claim(temporary, 1)
-    assert temporary.also_touched_by("r1") == [
-        Touched("still on", "nightly", 1),
-        Touched("before", "nightly", 2),
-    ]
-    seen = temporary.also_touched_by("still on")
-    assert [each.run_id for each in seen] == ["afterwards", "r1"]
+    unstart = "UPDATE run SET first_started_ms = NULL WHERE run_id = 'planned'"
+    temporary._database.raw.execute(unstart)
+    found = [Touched("still on", "nightly", 1), Touched("before", "nightly", 2)]
+    assert temporary.also_touched_by("r1") == AlsoTouched(found)
+    assert temporary.also_touched_by("planned") == AlsoTouched()
+
+
+def test_what_touched_nothing(temporary: Store) -> None:
+    """Claims that were proven unsent, runs that claimed nothing, another gateway: not named."""
+    touched(temporary, "other gateway", ["a"], NOW, NOW + 1, gateway="test https://gw2")
+    touched(temporary, "rehearsal", ["a"], NOW, NOW + 1, rehearsal=True)
+    touched(temporary, "unsent", ["a", "b"], NOW, None)
+    record(temporary, put_off(0), put_off(1), run_id="unsent")
+    temporary.finish("unsent", RunEnd(NOW + 1, 5))
+    plan(temporary, ["a", "b"], "refused")
+    temporary.start("refused", NOW)
+    temporary.finish("refused", RunEnd(NOW + 1, 7))
+    touched(temporary, "r1", ["a", "b"], NOW, NOW + HOUR)
+    assert temporary.also_touched_by("r1") == AlsoTouched()
+
+
+def test_only_the_newest_are_compared(temporary: Store) -> None:
+    """However many there are, three are looked into; how many are left is said."""
+    for number in range(9):
+        touched(temporary, f"{number}", ["a", "b"], NOW, NOW + 1)
+    touched(temporary, "r1", ["a", "b"], NOW, NOW + HOUR)
+    found = [Touched(f"{number}", "nightly", 2) for number in (8, 7, 6)]
+    assert temporary.also_touched_by("r1") == AlsoTouched(found, not_compared=6)

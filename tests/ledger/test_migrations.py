@@ -26,8 +26,10 @@ from worker.ledger.store import Store
 
 HERE = Path(__file__).parent
 ANSWERS = json.loads((HERE / "schema_1.json").read_text())
-for run in ANSWERS["runs"]:
+for run in ANSWERS["runs"]:  # told in another place since
     run["end"] = run["end"] and {k: v for k, v in run["end"].items() if k != "requests"}
+for told in ANSWERS["of"].values():  # it counted claims that nothing was sent for
+    del told["also_touched_by"]
 
 
 @pytest.fixture

@@ -48,7 +48,6 @@ from worker.writing import Guarded
 TEMPORARY = "sqlite://"  # a ledger that is gone with the process
 _RECORD_LOST = LedgerError.exit_code
 _SIGNAL = 128  # exit codes above it name the signal
-_NAMED = 3  # other runs that touched the same devices, the newest
 
 #: Which exit code of several runs is the command's: the first of these.
 _WORST = (2, 6, 5, 1, 130, 143, 7, 9, 8, 4, 3, 0)
@@ -334,13 +333,17 @@ def summary_of(store: Store, run_id: str) -> Summary:
 
 def _also_touched(store: Store, run_id: str) -> list[str]:
     """Devices that other runs on this ledger touched too; a job of every minute has many."""
-    others = store.also_touched_by(run_id)
+    found = store.also_touched_by(run_id)
     notes = [
-        f"{other.devices} of these devices were also touched by run {other.run_id} ({other.job})"
-        for other in others[:_NAMED]
+        f"{other.devices} of these devices {'was' if other.devices == 1 else 'were'} also touched "
+        f"by run {other.run_id} ({other.job})"
+        for other in found.runs
     ]
-    if len(others) > _NAMED:
-        notes.append(f"… and by {len(others) - _NAMED} earlier runs: cancel-worker runs")
+    if found.not_compared:
+        notes.append(
+            f"{found.not_compared} earlier runs of the last 48 h were not compared: "
+            "cancel-worker find deviceKey=…"
+        )
     return notes
 
 

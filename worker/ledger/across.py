@@ -10,20 +10,43 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import replace
-from sqlalchemy import Connection, Row, Select, func, or_, select
+from sqlalchemy import Connection, Exists, FromClause, Row, Select, bindparam, func, or_, select
 
 from worker.ledger import tables
 from worker.ledger.doubts import in_doubt
-from worker.ledger.entry import Found, Touched
+from worker.ledger.entry import AlsoTouched, Found, Touched
 from worker.ledger.reading import end_of, head_of, read_slice
-from worker.ledger.recall import chunks
+from worker.ledger.recall import ORDINALS, chunks
 from worker.ledger.settle import Head
 from worker.ledger.tables import claim, command, outcome, target
 from worker.model import AssetId, Device, DeviceKey, Identity, OutcomeKind, RunEnd
 
 TOUCH_WINDOW_MS = 48 * 3600 * 1000  # a command may stay cached for so long
 
+_COMPARED = 3  # other runs
+
 _run = tables.run.c
+_mine, _other = target.alias("mine"), target.alias("other")
+
+
+def _has_outcome(of: FromClause) -> Exists:
+    """Whether a target has an outcome that settles it."""
+    where = (outcome.c.run == of.c.run, outcome.c.ordinal == of.c.ordinal)
+    return select(outcome.c.run).where(*where, outcome.c.kind != tables.DEFERRED).exists()
+
+
+def _shared_by(*names: str) -> Select[Any]:
+    """How many settled devices of one run the list of another has, spelled by these names."""
+    same = [_other.c[name] == _mine.c[name] for name in names]
+    runs = (_mine.c.run == bindparam("mine"), _other.c.run == bindparam("other"))
+    return select(func.count()).where(*runs, *same, _has_outcome(_mine))
+
+
+_SPELLINGS = (_shared_by("deviceKey", "productKey"), _shared_by("assetId"))
+_SENT_TO = [query.where(_has_outcome(_other)) for query in _SPELLINGS]
+_IN_DOUBT = [
+    query.where(~_has_outcome(_other), _other.c.ordinal.in_(ORDINALS)) for query in _SPELLINGS
+]
 _HELD = (
     *(command.c[name] for name in ("commandId", "run", "ordinal", "evidence", "recorded_ms")),
     _run.rehearsal,
@@ -136,32 +159,36 @@ def _spells(connection: Connection, head: Head, *, by_asset: bool) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def also_touched(connection: Connection, head: Head) -> list[Touched]:
-    """Other runs that touched devices of this one, from 48 h before it started, newest first."""
-    if head.rehearsal:
-        return []
+def also_touched(connection: Connection, head: Head) -> AlsoTouched:
+    """Other runs that touched devices of this one, from 48 h before it started, newest first.
+
+    Real runs at the same gateway only. Only the newest that claimed anything are compared, each by
+    looking up this run's devices in it: a job of every minute has thousands.
+    """
     mine = connection.execute(select(tables.run).where(_run.run == head.number)).one()
-    if mine.first_started_ms is None:
-        return []
+    if head.rehearsal or mine.first_started_ms is None:
+        return AlsoTouched()
     where = [
         _run.run != head.number,
         _run.orgId == head.orgId,
+        _run.gateway == mine.gateway,
         _run.rehearsal.is_(None),
+        _run.first_started_ms.is_not(None),
         or_(
             _run.finished_ms.is_(None),
             _run.finished_ms >= mine.first_started_ms - TOUCH_WINDOW_MS,
         ),
+        select(claim.c.run).where(claim.c.run == _run.run).exists(),
     ]
     if mine.finished_ms is not None:
         where.append(_run.first_started_ms <= mine.finished_ms)
-    started = _run.first_started_ms.is_not(None)
-    others = select(_run.run, _run.run_id, _run.job).where(started, *where)
-    touched = []
-    for number, run_id, job in connection.execute(others.order_by(_run.run.desc())).all():
-        devices = _shared(connection, head.number, number)
-        if devices:
-            touched.append(Touched(run_id, job, devices))
-    return touched
+    others = select(_run.run, _run.run_id, _run.job).where(*where).order_by(_run.run.desc())
+    rows = connection.execute(others).all()
+    touched = [
+        Touched(run_id, job, _shared(connection, head.number, number))
+        for number, run_id, job in rows[:_COMPARED]
+    ]
+    return AlsoTouched([each for each in touched if each.devices], len(rows[_COMPARED:]))
 
 
 def find(connection: Connection, commandId: str | None, deviceKey: str | None) -> list[Found]:
@@ -226,13 +253,10 @@ def device_of(row: Row[Any]) -> Device:
 
 
 def _shared(connection: Connection, mine: int, other: int) -> int:
-    """How many devices both runs claimed; a join would compare each with each."""
-
-    def claimed(number: int) -> Select[Any]:
-        last = select(func.max(claim.c.hi)).where(claim.c.run == number).scalar_subquery()
-        return select(target.c.productKey, target.c.deviceKey, target.c.assetId).where(
-            target.c.run == number, target.c.ordinal <= last
-        )
-
-    both = claimed(mine).intersect(claimed(other)).subquery()
-    return int(connection.execute(select(func.count()).select_from(both)).scalar() or 0)
+    """How many devices of this run the other one touched: sent something, or left in doubt."""
+    runs = {"mine": mine, "other": other}
+    shared = sum(connection.execute(query, runs).scalar_one() for query in _SENT_TO)
+    for part in chunks(list(in_doubt(connection, other))):
+        in_part = {**runs, "ordinals": part}
+        shared += sum(connection.execute(query, in_part).scalar_one() for query in _IN_DOUBT)
+    return int(shared)

@@ -151,3 +151,10 @@ class Touched(Struct, frozen=True):
     run_id: str
     job: str
     devices: int
+
+
+class AlsoTouched(Struct, frozen=True):
+    """What is known of such runs."""
+
+    runs: list[Touched] = []  # the newest first
+    not_compared: int = 0  # earlier runs of the same time that nobody looked into

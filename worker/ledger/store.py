@@ -20,7 +20,7 @@ from worker.errors import UsageError
 from worker.ledger import across, doubts, reading, tables
 from worker.ledger.database import Database, ledger_path
 from worker.ledger.draft import Draft, digest_of, drafting
-from worker.ledger.entry import Claim, Doubt, Entry, Found, Frozen, Granted, NewRun, Touched
+from worker.ledger.entry import AlsoTouched, Claim, Doubt, Entry, Found, Frozen, Granted, NewRun
 from worker.ledger.lock import locked_by
 from worker.ledger.reading import end_of, head_of
 from worker.ledger.settle import Head, Settling
@@ -344,7 +344,7 @@ class Store:
         with self._database.read() as connection:
             return across.find(connection, commandId, deviceKey)
 
-    def also_touched_by(self, run_id: str) -> list[Touched]:
+    def also_touched_by(self, run_id: str) -> AlsoTouched:
         """Other runs that touched devices of this one, from 48 h before it on, newest first."""
         with self._database.read() as connection:
             return across.also_touched(connection, self._head(connection, run_id))
