@@ -100,8 +100,8 @@ def test_rehearsals_are_worlds_of_their_own(temporary: Store) -> None:
     assert seen == {
         "x1": (set(), set(), AlsoTouched()),
         "x2": (set(), set(), AlsoTouched()),
-        "r1": ({"1"}, {b}, AlsoTouched([Touched("r2", "nightly", 1)])),
-        "r2": ({"1"}, {b}, AlsoTouched([Touched("r1", "nightly", 1)])),
+        "r1": ({"1"}, {b}, AlsoTouched([Touched("r2", "nightly", 2)])),
+        "r2": ({"1"}, {b}, AlsoTouched([Touched("r1", "nightly", 2)])),
     }
     assert elsewhere(temporary, "x1", 1, "1") == {"1"}
 

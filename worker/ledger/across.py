@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import replace
-from sqlalchemy import Connection, Exists, FromClause, Row, Select, bindparam, func, or_, select
+from sqlalchemy import Connection, Row, Select, func, or_, select
 
 from worker.ledger import tables
 from worker.ledger.doubts import in_doubt
 from worker.ledger.entry import AlsoTouched, Found, Touched
 from worker.ledger.reading import end_of, head_of, read_slice
-from worker.ledger.recall import ORDINALS, chunks
+from worker.ledger.recall import IN_LIST, chunks
 from worker.ledger.settle import Head
 from worker.ledger.tables import claim, command, outcome, target
 from worker.model import AssetId, Device, DeviceKey, Identity, OutcomeKind, RunEnd
@@ -24,29 +24,10 @@ from worker.model import AssetId, Device, DeviceKey, Identity, OutcomeKind, RunE
 TOUCH_WINDOW_MS = 48 * 3600 * 1000  # a command may stay cached for so long
 
 _COMPARED = 3  # other runs
+_COMPARED_SIZE = 10  # times the targets of this run; a longer list is not read for a short one
+_COMPARED_LEAST = 10_000  # targets
 
 _run = tables.run.c
-_mine, _other = target.alias("mine"), target.alias("other")
-
-
-def _has_outcome(of: FromClause) -> Exists:
-    """Whether a target has an outcome that settles it."""
-    where = (outcome.c.run == of.c.run, outcome.c.ordinal == of.c.ordinal)
-    return select(outcome.c.run).where(*where, outcome.c.kind != tables.DEFERRED).exists()
-
-
-def _shared_by(*names: str) -> Select[Any]:
-    """How many settled devices of one run the list of another has, spelled by these names."""
-    same = [_other.c[name] == _mine.c[name] for name in names]
-    runs = (_mine.c.run == bindparam("mine"), _other.c.run == bindparam("other"))
-    return select(func.count()).where(*runs, *same, _has_outcome(_mine))
-
-
-_SPELLINGS = (_shared_by("deviceKey", "productKey"), _shared_by("assetId"))
-_SENT_TO = [query.where(_has_outcome(_other)) for query in _SPELLINGS]
-_IN_DOUBT = [
-    query.where(~_has_outcome(_other), _other.c.ordinal.in_(ORDINALS)) for query in _SPELLINGS
-]
 _HELD = (
     *(command.c[name] for name in ("commandId", "run", "ordinal", "evidence", "recorded_ms")),
     _run.rehearsal,
@@ -162,8 +143,8 @@ def _spells(connection: Connection, head: Head, *, by_asset: bool) -> bool:
 def also_touched(connection: Connection, head: Head) -> AlsoTouched:
     """Other runs that touched devices of this one, from 48 h before it started, newest first.
 
-    Real runs at the same gateway only. Only the newest that claimed anything are compared, each by
-    looking up this run's devices in it: a job of every minute has thousands.
+    Real runs at the same gateway only. Of those that claimed anything the newest are compared, and
+    none that is many times as long: a job of every minute has thousands.
     """
     mine = connection.execute(select(tables.run).where(_run.run == head.number)).one()
     if head.rehearsal or mine.first_started_ms is None:
@@ -182,13 +163,14 @@ def also_touched(connection: Connection, head: Head) -> AlsoTouched:
     ]
     if mine.finished_ms is not None:
         where.append(_run.first_started_ms <= mine.finished_ms)
-    others = select(_run.run, _run.run_id, _run.job).where(*where).order_by(_run.run.desc())
-    rows = connection.execute(others).all()
+    others = select(_run.run, _run.run_id, _run.job, _run.targets).where(*where)
+    rows = connection.execute(others.order_by(_run.run.desc())).all()
+    longest = max(_COMPARED_LEAST, _COMPARED_SIZE * head.targets)
+    compared = [row for row in rows if row.targets <= longest][:_COMPARED]
     touched = [
-        Touched(run_id, job, _shared(connection, head.number, number))
-        for number, run_id, job in rows[:_COMPARED]
+        Touched(row.run_id, row.job, _shared(connection, head.number, row.run)) for row in compared
     ]
-    return AlsoTouched([each for each in touched if each.devices], len(rows[_COMPARED:]))
+    return AlsoTouched([each for each in touched if each.devices], len(rows) - len(compared))
 
 
 def find(connection: Connection, commandId: str | None, deviceKey: str | None) -> list[Found]:
@@ -253,10 +235,19 @@ def device_of(row: Row[Any]) -> Device:
 
 
 def _shared(connection: Connection, mine: int, other: int) -> int:
-    """How many devices of this run the other one touched: sent something, or left in doubt."""
-    runs = {"mine": mine, "other": other}
-    shared = sum(connection.execute(query, runs).scalar_one() for query in _SENT_TO)
-    for part in chunks(list(in_doubt(connection, other))):
-        in_part = {**runs, "ordinals": part}
-        shared += sum(connection.execute(query, in_part).scalar_one() for query in _IN_DOUBT)
-    return int(shared)
+    """How many devices of this run the other one touched; a join would compare each with each."""
+    both = _touched(connection, mine).intersect(_touched(connection, other)).subquery()
+    return int(connection.execute(select(func.count()).select_from(both)).scalar() or 0)
+
+
+def _touched(connection: Connection, number: int) -> Select[Any]:
+    """The devices that a run sent something to, or has in doubt."""
+    settled = select(outcome.c.run).where(
+        outcome.c.run == target.c.run,
+        outcome.c.ordinal == target.c.ordinal,
+        outcome.c.kind != tables.DEFERRED,
+    )
+    doubtful = list(in_doubt(connection, number))[:IN_LIST]
+    return select(target.c.productKey, target.c.deviceKey, target.c.assetId).where(
+        target.c.run == number, or_(settled.exists(), target.c.ordinal.in_(doubtful))
+    )
