@@ -117,6 +117,7 @@ BUGS = (
         "model.py",
         "        agree = self.apart_ms <= AGREE_MS\n",
         "        agree = True\n",
+        first=380,
     ),
     Bug(
         "a search reaches back 48 h whatever the clocks say",
@@ -208,6 +209,7 @@ BUGS = (
         "run/wire.py",
         "            self._watcher.asked_for(seconds)\n",
         "            pass\n",
+        first=500,
     ),
     Bug(
         "nobody waits out what an earlier process was asked for",
@@ -222,6 +224,7 @@ BUGS = (
         "run/rest.py",
         "            left = min(left, ends - self._clock.monotonic())\n",
         "",
+        first=500,
     ),
     Bug(
         "a token that is turned down never stops a run",
@@ -241,6 +244,7 @@ BUGS = (
             token.has_worked = True
             return read
         return self._judge""",
+        first=900,
     ),
     Bug(
         "every 401 of a call is free",
@@ -330,6 +334,7 @@ BUGS = (
         "run/outcome.py",
         "    if answered.anomaly is not None or answered.warnings or not",
         "    if not",
+        first=1_500,
     ),
     Bug(
         "a launched call that came to nothing is settled as it is",
@@ -454,6 +459,7 @@ BUGS = (
         "run/reconcile.py",
         "            if not page.commands or read >= page.total or",
         "            if state == _CACHED or not page.commands or read >= page.total or",
+        first=500,
     ),
     Bug(
         "what another run found is never this run's",
