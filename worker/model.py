@@ -337,6 +337,7 @@ class Verified(Struct, frozen=True):
     targets: int  # searched
     still_cached: int  # commands older than the run that are still cached
     newer: int  # commands cached since
+    unsearched: int = 0  # targets whose searches failed or were refused, or that were not reached
 
 
 class Rehearsal(Struct, frozen=True):
@@ -359,6 +360,7 @@ class RunEnd(Struct, frozen=True):
     exit_reasons: tuple[str, ...] = ()
     stop: Stop | None = None
     verified: Verified | None = None
+    unverified: str | None = None  # why there is no verification, or some were not searched
     log_dropped: int = 0
     reports: dict[str, str] = {}  # path -> sha256 of the written file
 

@@ -61,7 +61,7 @@ DOCUMENT: dict[str, Any] = {
     },
     "commands": 1,
     "requests": {"cancel": 4, "search": 2, "retried": 1, "complete": True},
-    "verified": {"targets": 2, "still_cached": 0, "newer": 1},
+    "verified": {"targets": 2, "still_cached": 0, "newer": 1, "unsearched": 0},
     "log_dropped": 7,
     "reports": {"old.csv": "a" * 64},
 }

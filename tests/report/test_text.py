@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from worker.model import OutcomeKind, Rehearsal, RunEnd, RunRecord, Stop, Verified
+from worker.model import OutcomeKind, Rehearsal, RunEnd, RunRecord, RunState, Stop, Verified
 from worker.report.summary import document
 from worker.report.text import text
 
@@ -75,17 +75,53 @@ def test_the_first_line_is_the_verdict(record: RunRecord, end: RunEnd | None, ve
 
 def test_what_was_not_verified_says_so_and_retries_are_offered(record: RunRecord) -> None:
     """Each kind of leftover comes with its command."""
-    end = RunEnd(10**13, 3, ("failed: 1",))
+    end = RunEnd(10**13, 3, ("failed: 1",), unverified="the job has verify: none")
     counts = {OutcomeKind.FAILED: 1, OutcomeKind.NOT_FOUND: 1, OutcomeKind.ANOMALOUS: 1}
     summary = document(msgspec.structs.replace(record, end=end), counts, 0)
-    lines = text(summary, notes=("also touched by run x",)).splitlines()
-    assert "verified  not verified" in lines
+    lines = text(summary, notes=("also touched by run x",), unverified=end.unverified).splitlines()
+    assert "verified  not verified: the job has verify: none" in lines
     assert lines[-4:] == [
         "also touched by run x",
         f"next      cancel-worker resume {RUN} --retry failed,not_found  (once the cause is gone)",
         f"next      cancel-worker report {RUN} --format ndjson  (see what the gateway answered)",
         "exit code 3: failed: 1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("verified", "state", "why", "line"),
+    [
+        (
+            Verified(7, 2, 1, 3),
+            "finished",
+            "searches failed (HTTP 503)",
+            (
+                "7 targets searched again: 2 older commands still cached, 1 newer; 3 not "
+                "searched: searches failed (HTTP 503)"
+            ),
+        ),
+        (
+            Verified(0, 0, 0, 3),
+            "finished",
+            "searches were refused (HTTP 403)",
+            "not verified: searches were refused (HTTP 403)",
+        ),
+        (Verified(0, 0, 0), "finished", None, "there was no target to search again"),
+        (None, "finished", None, "not verified: the version that ran it kept no reason"),
+        (None, "interrupted", None, "not verified: the run was interrupted"),
+        (None, "running", None, "not verified: the run has not ended"),
+    ],
+)
+def test_not_verified_never_stands_without_its_reason(
+    record: RunRecord, verified: Verified | None, state: RunState, why: str | None, line: str
+) -> None:
+    """And what is known is told, with the way to know the rest."""
+    end = RunEnd(10**13, 0, verified=verified)
+    summary = document(msgspec.structs.replace(record, end=end), {}, 0)
+    lines = text(summary, state=state, unverified=why).splitlines()
+    assert [told for told in lines if told.startswith("verified")] == [f"verified  {line}"]
+    more = bool(verified and verified.unsearched)
+    assert (f"next      cancel-worker verify {RUN}" in lines) == more
 
 
 def test_commands_still_cached_offer_to_verify_again(record: RunRecord) -> None:

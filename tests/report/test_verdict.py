@@ -49,7 +49,7 @@ def promised(
         8: rule in {"window", "deadline"} and left,
         4: any(counts.get(OutcomeKind(k)) for k in ("unknown", "cancelled_incomplete", "anomalous"))
         or (verified is not None and verified.still_cached > 0)
-        or (required and verified is None),
+        or (required and (verified is None or verified.unsearched > 0)),
         3: any(counts.get(OutcomeKind(k)) for k in ("failed", "rejected", "not_found", "too_late")),
     }
     for code, true in holds.items():
@@ -61,7 +61,7 @@ def promised(
 def test_every_combination_of_causes_gives_the_promised_code() -> None:
     """Over all rules, signals, states of the record and one outcome of each kind."""
     tables: list[dict[OutcomeKind, int]] = [{}, *({kind: 2} for kind in OutcomeKind)]
-    checks = (None, Verified(5, 0, 1), Verified(5, 1, 0))
+    checks = (None, Verified(5, 0, 1), Verified(5, 1, 0), Verified(4, 0, 0, unsearched=1))
     flags = (False, True)
     wrong = []
     for rule, counts, verified, errors, durable, signal, left, required in itertools.product(
@@ -82,6 +82,20 @@ def test_every_combination_of_causes_gives_the_promised_code() -> None:
         if found.code != due or bool(found.code) != bool(found.reasons):
             wrong.append((rule, counts, verified, errors, durable, signal, left, found, due))
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("verified", "reason"),
+    [
+        (None, "not verified, although the job asks for it: HTTP 503"),
+        (Verified(4, 0, 0, 2), "not searched: 2, although the job asks for it: HTTP 503"),
+    ],
+)
+def test_a_verification_that_the_job_asks_for(verified: Verified | None, reason: str) -> None:
+    """What is missing of it is uncertain, and the reason is told; a default one is ignored."""
+    found = exit_code({}, verified=verified, verify_required=True, unverified="HTTP 503")
+    assert found == Verdict(4, (reason,))
+    assert exit_code({}, verified=verified, unverified="HTTP 503") == Verdict(0)
 
 
 @given(

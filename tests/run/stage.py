@@ -164,12 +164,7 @@ class Stage:
             said = Stop("signal", "SIGTERM received")
             asyncio.get_running_loop().call_later(stop_at, self.switch.throw, said)
         with anyio.fail_after(3600.0):
-            return await self.session.run(legs, self.touched if verify else None, probe)
-
-    async def touched(self) -> AsyncIterator[list[Subject]]:
-        """Every target that was attempted."""
-        rows = await self.writer.ask(self.rows)
-        yield [subject_of(row) for row in rows if row.outcome is not OutcomeKind.NOT_ATTEMPTED]
+            return await self.session.run(legs, Attempted(self) if verify else None, probe)
 
     def rows(self) -> list[ReportRow]:
         return list(self.store.rows(self.run_id))
@@ -198,6 +193,32 @@ class Stage:
                 assert key in sent, f"{row.ordinal} was never sent"
             assert set(row.commandIds) <= self.gateway.cancelled(key)
         assert sum(self.counts().values()) == self.store.run(self.run_id).targets
+
+
+class Attempted:
+    """Every target that was attempted, in batches of so many: `run.verify.Subjects`."""
+
+    def __init__(self, stage: Stage, batch: int = 1_000) -> None:
+        self._stage, self._batch = stage, batch
+
+    async def count(self) -> int:
+        return len(await self._subjects())
+
+    async def __aiter__(self) -> AsyncIterator[list[Subject]]:
+        subjects = await self._subjects()
+        for first in range(0, len(subjects), self._batch):
+            yield subjects[first : first + self._batch]
+
+    async def _subjects(self) -> list[Subject]:
+        rows = await self._stage.writer.ask(self._stage.rows)
+        return [subject_of(row) for row in rows if row.outcome is not OutcomeKind.NOT_ATTEMPTED]
+
+
+class All(Attempted):
+    """Every target of the plan."""
+
+    async def _subjects(self) -> list[Subject]:
+        return [subject_of(row) for row in await self._stage.writer.ask(self._stage.rows)]
 
 
 def subject_of(row: ReportRow) -> Subject:

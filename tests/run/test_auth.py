@@ -246,7 +246,7 @@ async def test_searches_that_are_turned_down_refuse_a_run_that_needs_them() -> N
     """Before its first cancel (7), after as many attempts as any search has; never rule auth."""
     stage = Stage(3, rules=rules(retry=RetryRules(attempts=3)))
     stage.gateway.every_search = lambda: fresh_token(len(stage.gateway.log))
-    with pytest.raises(RefusedError, match=r"401, no; .*Are the keys for"):
+    with pytest.raises(RefusedError, match=r"401: no; .*Are the keys for"):
         await stage.run(probe=whole())
     assert [sent.kind for sent in stage.gateway.log] == ["search"] * 4
     assert stage.switch.stop is None
@@ -270,7 +270,9 @@ async def test_a_verification_that_is_turned_down() -> None:
     stage.gateway.every_search = lambda: fresh_token(1)
     ending = await stage.run(verify=True)
     assert ending.findings is not None
-    assert (ending.findings.denied, ending.stop) == (True, None)
+    assert ending.findings.verified() == Verified(0, 0, 0, unsearched=3)
+    assert ending.findings.why == "searches were refused (HTTP 401: no)"
+    assert ending.stop is None
 
 
 async def test_legs_that_are_still_to_come_are_open() -> None:

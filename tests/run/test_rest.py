@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,10 +10,9 @@ from sqlalchemy import event
 
 from tests.run.fake_gateway import LATENCY, Fate, throttled, unavailable
 from tests.run.rig import device
-from tests.run.stage import GATEWAY, Stage, rules, subject_of
-from worker.model import NotSent, Requests, Stop
+from tests.run.stage import GATEWAY, All, Stage, rules
+from worker.model import NotSent, Requests, Stop, Verified
 from worker.run.rest import rest_of
-from worker.run.verify import Findings, Subject
 
 MAX = 300.0  # s, of retry.retry_after_max
 SOON = 0.1  # s that the ledger takes
@@ -154,14 +152,10 @@ async def test_a_verification_waits_as_well() -> None:
     stage = Stage(1)
     stage.store.keep_pause(GATEWAY, stage.clock.wall_ms() + 60_000)
     verifying = following(stage)
-    verifying.gateway.searches[device(0)] = [throttled(100.0)]
+    verifying.gateway.searches[device(0)] = [throttled(100.0)] * 99
     began = stage.clock.monotonic()
-
-    async def subjects() -> AsyncIterator[list[Subject]]:
-        yield [subject_of(row) for row in await verifying.writer.ask(verifying.rows)]
-
-    found = await verifying.session.look(subjects(), None)
-    assert isinstance(found, Findings)
+    found = await verifying.session.look(All(verifying), None)
+    assert found.verified() == Verified(0, 0, 0, unsearched=1)
     assert verifying.gateway.log[0].at - began >= 60.0
     assert stage.store.pause(GATEWAY) is not None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from msgspec.structs import replace
@@ -24,7 +23,7 @@ from tests.run.fake_gateway import (
     unsent,
 )
 from tests.run.rig import PLENTY, device, whole
-from tests.run.stage import FIRST, Stage, rules, seed_some, subject_of
+from tests.run.stage import FIRST, All, Attempted, Stage, rules, seed_some
 from tests.simulation.clock import WALL_MS, VirtualClock
 from worker.errors import LedgerError, RefusedError
 from worker.ledger.entry import Claim
@@ -449,7 +448,8 @@ async def test_a_job_that_needs_search_is_refused_without_it() -> None:
     """Probe denied: RefusedError before the first cancel, the orgId and what to do named (7)."""
     stage = Stage(10)
     stage.gateway.every_search = lambda: DENIED
-    with pytest.raises(RefusedError, match=r"orgId o1: HTTP 403, no Asset/Control.*verify: none"):
+    told = r"orgId o1: HTTP 403, code 99403: no Asset/Control.*verify: none"
+    with pytest.raises(RefusedError, match=told):
         await stage.run(probe=whole())
     assert stage.gateway.sent("cancel") == []
     assert stage.counts() == {"not_attempted": 10}
@@ -484,7 +484,7 @@ async def test_denied_search_of_a_look_up_refuses_no_run() -> None:
     assert ending.stop is None
     assert stage.counts() == {"nothing_cached": 2, "unknown": 1}
     assert ending.findings is not None
-    assert (ending.findings.denied, ending.findings.verified()) == (True, None)
+    assert ending.findings.verified() == Verified(0, 0, 0, unsearched=3)
 
 
 # ---------------------------------------------------------------- verification
@@ -512,6 +512,10 @@ async def test_verify_finds_what_the_gateway_kept() -> None:
     assert [(f.target.ordinal, f.commandIds) for f in ending.findings.still_cached] == [(1, ("1",))]
 
 
+def why_unverified(ending: Ending) -> str | None:
+    return None if ending.findings is None else ending.findings.why
+
+
 async def test_verify_that_names_another_device() -> None:
     """Row 94: named otherwise than before, a settled target is anomalous, and the run stops."""
     stage = Stage(2)
@@ -522,7 +526,7 @@ async def test_verify_that_names_another_device() -> None:
         stage.gateway.cache_later(device(number), f"9{number}", 1.0)  # for verification to show
     ending = await stage.run(verify=True)
     assert ending.stop is not None
-    assert (ending.stop.rule, ending.findings) == ("anomaly", None)
+    assert (ending.stop.rule, why_unverified(ending)) == ("anomaly", "stopped on the way (anomaly)")
     kinds = {row.ordinal: (row.outcome, row.cause, row.told) for row in stage.rows()}
     assert kinds == {
         0: (OutcomeKind.CANCELLED, None, first),
@@ -538,7 +542,7 @@ async def test_a_verification_whose_searches_name_two_devices() -> None:
     stage.gateway.names = {device(0): [Identity(assetId="a1"), Identity(assetId="a2")]}
     ending = await stage.run(verify=True)
     assert ending.stop is not None
-    assert (ending.stop.rule, ending.findings) == ("anomaly", None)
+    assert (ending.stop.rule, why_unverified(ending)) == ("anomaly", "stopped on the way (anomaly)")
     assert [(row.outcome, row.cause) for row in stage.rows()] == [(K.ANOMALOUS, "other_names")]
 
 
@@ -597,13 +601,13 @@ async def test_verify_searches_two_spellings_of_a_device_in_turn(told: str) -> N
     """Replies told that two targets are one device: both searched, never at once (invariant 9)."""
     stage = Stage(4)
 
-    async def twins() -> AsyncIterator[list[Subject]]:
-        async for subjects in stage.touched():
-            yield [_twin(subject, told) for subject in subjects]
+    class Twins(Attempted):
+        async def _subjects(self) -> list[Subject]:
+            return [_twin(subject, told) for subject in await super()._subjects()]
 
-    ending = await stage.session.run(FIRST, twins, None)
+    ending = await stage.session.run(FIRST, Twins(stage), None)
     assert ending.findings is not None
-    assert ending.findings.targets == 4
+    assert ending.findings.verified() == Verified(4, 0, 0)
     assert stage.gateway.most_per_device == 1
 
 
@@ -636,26 +640,104 @@ async def test_verify_of_a_listed_job_looks_at_its_ids() -> None:
     assert ending.findings.verified() == Verified(1, 0, 0)
 
 
-async def test_verify_that_cannot_search_is_not_verified() -> None:
-    """A search that fails to the last try: not verified, and how many were not searched."""
-    stage = Stage(2)
-    stage.gateway.searches = {device(1): [unsent()] * 2}
+async def test_one_failed_search_costs_one_target() -> None:
+    """It is repeated to its end; all that is known of the others is reported."""
+    stage = Stage(30)
+    seed_some(stage, 30, every=1)
+    stage.gateway.cancels = {device(5): [Fate(executed=False)]}  # it says [], and keeps it
+    stage.gateway.searches = {device(1): [unavailable()] * 99}
     ending = await stage.run(verify=True)
     assert ending.findings is not None
-    assert (ending.findings.unsearched, ending.findings.verified()) == (1, None)
+    assert ending.findings.verified() == Verified(29, 1, 0, unsearched=1)
+    assert ending.findings.why == "searches failed (HTTP 503: http_503)"
+    most = PLENTY.attempts * (1 + PLENTY.passes)
+    assert len(stage.gateway.sent("search", device(1))) == most
+
+
+async def test_failed_searches_are_repeated_at_the_end() -> None:
+    """Bad weather for searches: every target is verified, and none is asked twice before all."""
+    stage = Stage(300)
+    seed_some(stage, 300, every=1)
+    for number in range(0, 300, 3):
+        stage.gateway.searches[device(number)] = [unavailable(), unsent(), lost()][: number % 4]
+    ending = await stage.run(verify=True)
+    assert ending.findings is not None
+    assert ending.findings.verified() == Verified(300, 0, 0)
+    assert ending.findings.why is None
+    first = [sent.device for sent in stage.gateway.sent("search")][:300]
+    assert len(set(first)) == 300
+
+
+async def test_a_gateway_that_answers_no_search() -> None:
+    """A pass ends after 20 failures in a row: a gateway that is down is not hammered."""
+    stage = Stage(500, rules=rules(concurrency=4))
+    seed_some(stage, 500, every=1)
+    stage.gateway.every_search = unavailable
+    ending = await stage.run(verify=True)
+    assert ending.findings is not None
+    assert ending.findings.verified() == Verified(0, 0, 0, unsearched=500)
+    assert ending.findings.why == "searches failed (HTTP 503: http_503)"
+    assert ending.requests.search <= (1 + PLENTY.passes) * (20 + 4)
+
+
+async def test_a_gateway_that_comes_back() -> None:
+    """What a pass did not reach is searched in the next."""
+    stage = Stage(100, rules=rules(concurrency=4))
+    seed_some(stage, 100, every=1)
+    weather = iter([unavailable()] * 25)
+    stage.gateway.every_search = lambda: next(weather, OK)
+    ending = await stage.session.run(FIRST, Attempted(stage, batch=10), None)
+    assert ending.findings is not None
+    assert ending.findings.verified() == Verified(100, 0, 0)
+
+
+async def test_a_429_is_no_reason_to_give_up() -> None:
+    """It makes everybody wait, so that it says nothing of the searches that follow."""
+    stage = Stage(60, rules=rules(concurrency=30))
+    seed_some(stage, 60, every=1)
+    weather = iter([throttled()] * 70)
+    stage.gateway.every_search = lambda: next(weather, OK)
+    ending = await stage.run(verify=True)
+    assert ending.findings is not None
+    assert ending.findings.verified() == Verified(60, 0, 0)
 
 
 @pytest.mark.parametrize("tries", [1, 2])
-async def test_verify_denied_ends_at_once(tries: int) -> None:
-    """A refused search is not repeated for other targets: not verified."""
+async def test_verify_denied_ends_soon(tries: int) -> None:
+    """Refused searches are not repeated; five in a row mean that this key may not search."""
     stage = Stage(30, rules=rules(concurrency=3, lookup=LookupRules(tries=tries)))
     stage.gateway.searches = {device(0): [unsent()]}
     stage.gateway.every_search = lambda: DENIED
     ending = await stage.run(verify=True)
     assert ending.findings is not None
-    assert (ending.findings.denied, ending.findings.verified()) == (True, None)
-    assert ending.requests.search <= 3 + 1
+    assert ending.findings.verified() == Verified(0, 0, 0, unsearched=30)
+    assert ending.findings.why == (
+        "searches were refused (HTTP 403, code 99403: no Asset/Control), and others for other "
+        "reasons"
+    )
+    assert ending.requests.search <= 5 + 3
     assert ending.stop is None
+
+
+async def test_a_search_that_is_refused_for_one_device() -> None:
+    """The others are verified all the same; it is not asked again."""
+    stage = Stage(30)
+    stage.gateway.searches = {device(7): [DENIED]}
+    ending = await stage.run(verify=True)
+    assert ending.findings is not None
+    assert ending.findings.verified() == Verified(29, 0, 0, unsearched=1)
+    assert ending.findings.why == "searches were refused (HTTP 403, code 99403: no Asset/Control)"
+    assert ending.requests.search == 30
+
+
+async def test_a_device_that_is_gone_has_nothing_cached() -> None:
+    """`no such device` answers the question of a verification."""
+    stage = Stage(3)
+    stage.gateway.searches = {device(1): [NOT_FOUND]}
+    ending = await stage.run(verify=True)
+    assert ending.findings is not None
+    assert ending.findings.verified() == Verified(3, 0, 0)
+    assert ending.findings.absent == 1
 
 
 async def test_verify_is_tried_again() -> None:
@@ -669,15 +751,18 @@ async def test_verify_is_tried_again() -> None:
 
 @pytest.mark.parametrize("at", [1.0, 2.07, 3.0, 5.0])
 async def test_stop_while_verifying(at: float) -> None:
-    """A stop ends the verification too: nothing is claimed of it."""
+    """A stop ends the verification too: only what was seen is claimed."""
     stage = Stage(2)
     seed_some(stage, 2, every=1)
     stage.gateway.cancels = {device(n): [Fate(executed=False)] for n in range(2)}
     stage.gateway.every_search = lambda: slow(1.5)
     ending = await stage.run(verify=True, stop_at=at)
     assert ending.stop is not None
-    assert ending.findings is None
     assert stage.counts() == {"nothing_cached": 2}
+    found = ending.findings
+    assert found is not None
+    assert found.verified() == Verified(0, 0, 0, unsearched=2)
+    assert found.why == "stopped on the way (signal)"
 
 
 async def test_look_alone() -> None:
@@ -685,12 +770,10 @@ async def test_look_alone() -> None:
     stage = Stage(3)
     stage.gateway.seed(device(0), "1", age=100.0)
     stage.gateway.seed(device(1), "2", age=10.0)
-    looked = await stage.session.look(stage_targets(stage), None)
-    assert isinstance(looked, Findings)
+    looked = await stage.session.look(All(stage), None)
     assert looked.verified() == Verified(3, 2, 0)
     again = Stage(store=stage.store, gateway=stage.gateway, clock=stage.clock, planned=True)
-    looked = await again.session.look(stage_targets(again), again.clock.wall_ms() - 50_000)
-    assert isinstance(looked, Findings)
+    looked = await again.session.look(All(again), again.clock.wall_ms() - 50_000)
     assert looked.verified() == Verified(3, 1, 1)
     assert stage.gateway.sent("cancel") == []
 
@@ -701,19 +784,23 @@ async def test_second_look_is_stopped() -> None:
         stage = Stage(9, rules=rules(concurrency=1, rate=5.0))
         seed_some(stage, 9, every=1)
         asyncio.get_running_loop().call_later(at, stage.switch.throw, Stop("signal", "SIGINT"))
-        assert await stage.session.look(stage_targets(stage), None) == Stop("signal", "SIGINT")
+        looked = await stage.session.look(All(stage), None)
+        assert looked.stop == Stop("signal", "SIGINT")
+        assert looked.targets + looked.unsearched == 9
+        assert looked.unsearched
+        assert looked.why == "stopped on the way (signal)"
 
 
 async def test_look_that_is_stopped() -> None:
     """A stop while only searching says why it ended early."""
     stage = Stage(3)
     stage.switch.throw(Stop("signal", "SIGINT received"))
-    looked = await stage.session.look(stage_targets(stage), None)
-    assert looked == Stop("signal", "SIGINT received")
-
-
-async def stage_targets(stage: Stage) -> AsyncIterator[list[Subject]]:
-    yield [subject_of(row) for row in stage.rows()]
+    looked = await stage.session.look(All(stage), None)
+    assert looked == Findings(
+        unsearched=3,
+        why="stopped on the way (signal)",
+        stop=Stop("signal", "SIGINT received"),
+    )
 
 
 async def test_forbidden_everywhere() -> None:

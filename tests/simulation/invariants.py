@@ -269,10 +269,15 @@ def _worked_off(world: World, start: Start) -> None:
 
 
 def _verified(world: World, start: Start, found: Read) -> None:
-    """7: a verification that came to its end has searched every target that it is for."""
+    """7: a verification says of each target that it is for whether it was searched, and why not.
+
+    A reply that names another device makes a target anomalous and leaves it out.
+    """
     findings = start.ending.findings if start.ending is not None else None
-    if findings is None or findings.denied:
+    if findings is None or (findings.stop is not None and findings.stop.rule == "anomaly"):
         return
+    if (findings.why is None) != (findings.unsearched == 0):
+        world.wrong(7, f"{findings.unsearched} targets not searched, because: {findings.why}")
     touched = {"cancelled", "cancelled_incomplete", "unknown"}
     everyone = world.setup.verify == "all"
     asked = [o for o in found.outcomes.values() if o in touched or everyone]

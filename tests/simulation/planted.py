@@ -375,8 +375,8 @@ BUGS = (
     Bug(
         "two spellings of a device are verified at once",
         "run/verify.py",
-        "        devices = _by_device(subjects)\n",
-        "        devices = [[each] for each in subjects]\n",
+        "        devices = _by_device(todo)\n",
+        "        devices = [[each] for each in todo]\n",
         first=400,
     ),
     Bug(
@@ -413,11 +413,12 @@ BUGS = (
     Bug(
         "a verification skips its last batch",
         "cli/engine.py",
-        """        while batch := await writer.ask(lambda: self._some(targets)):
+        """        while batch := await self._writer.ask(lambda: list(islice(targets, self._batch))):
             yield batch
 """,
-        """        batch = await writer.ask(lambda: self._some(targets))
-        while batch and (later := await writer.ask(lambda: self._some(targets))):
+        """        some = lambda: list(islice(targets, self._batch))
+        batch = await self._writer.ask(some)
+        while batch and (later := await self._writer.ask(some)):
             yield batch
             batch = later
 """,

@@ -99,6 +99,6 @@ def expected_exit(setup: Setup, start: Start, tally: Counter[str]) -> int:
         return 4
     if found is not None and found.still_cached:
         return 4
-    if found is None and setup.verify_written and rule is None:
+    if setup.verify_written and (found is None or found.unsearched):
         return 4
     return 3 if any(tally[kind] for kind in _NOT_DONE) else 0

@@ -3,8 +3,9 @@
     python -m tests.system.rehearsals --rounds 29 --devices 3000
 
 Each is the real command against the bundled simulator. It may stop only where its profile explains
-that, and its report must agree with what the simulator knows that it did. One that was wrong is
-told again by its profile and seed.
+that, its report must agree with what the simulator knows that it did, and one that was not stopped
+must have searched every target again that it touched. One that was wrong is told again by its
+profile and seed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 from msgspec import Struct
 
 from tests.system.stage import COMMAND, ORG
+from worker.run.verify import TOUCHED
 from worker.simulator.faults import PROFILES
 
 _PATIENCE = 900.0  # s for one rehearsal
@@ -90,8 +92,19 @@ def unexplained(profile: str, code: int, document: dict[str, Any]) -> str | None
         return f"stopped: {stop}"
     if stop is None and explained:
         return f"not stopped, {document['outcomes']}"
+    if stop is None and (unverified := _unverified(document)):
+        return unverified
     if code not in ({5} if stop else _FINE):
         return f"exit {code}: {document['exit_reasons']}"
+    return None
+
+
+def _unverified(document: dict[str, Any]) -> str | None:
+    """What a verification of all that was touched leaves out."""
+    touched = sum(document["outcomes"].get(kind.value, 0) for kind in TOUCHED)
+    found = document["verified"]
+    if found is None or found["targets"] != touched or found["unsearched"]:
+        return f"verified {found}, but {touched} targets were touched"
     return None
 
 

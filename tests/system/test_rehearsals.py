@@ -25,7 +25,8 @@ def _document(**changed: Any) -> dict[str, Any]:
     whole: dict[str, Any] = {
         "rehearsal": {"differences": []},
         "stop": None,
-        "outcomes": {"cancelled": 1},
+        "outcomes": {"cancelled": 1, "nothing_cached": 3},
+        "verified": {"targets": 1, "still_cached": 0, "newer": 0, "unsearched": 0},
         "exit_reasons": [],
     }
     return whole | changed
@@ -40,14 +41,23 @@ def _document(**changed: Any) -> dict[str, Any]:
         ("calm", 1, _document()),
         ("calm", 1, _document(rehearsal={"differences": ["target 3"]})),
         ("down", 1, _document(stop={"rule": "abort_consecutive"})),
+        ("calm", 0, _document(verified=None)),
+        ("calm", 0, _document(outcomes={"cancelled": 2})),
+        ("calm", 0, _document(outcomes={"cancelled": 1, "unknown": 1})),
+        (
+            "calm",
+            0,
+            _document(verified={"targets": 1, "still_cached": 0, "newer": 0, "unsearched": 1}),
+        ),
     ],
 )
 def test_what_is_wrong_is_seen(profile: str, code: int, document: dict[str, Any]) -> None:
-    """The harness itself: a false stop, none where one must be, a difference, a wrong exit."""
+    """The harness itself: a false stop, none where one must be, a difference, a code, a gap."""
     assert unexplained(profile, code, document) is not None
 
 
 def test_what_is_explained_is_not_wrong() -> None:
     """A gateway that is down stops a run; what is not settled well is named by the exit code."""
-    assert unexplained("down", 5, _document(stop={"rule": "abort_failed"})) is None
+    stopped = _document(stop={"rule": "abort_failed"}, verified=None)
+    assert unexplained("down", 5, stopped) is None
     assert [unexplained("flaky", code, _document()) for code in (0, 3, 4)] == [None] * 3

@@ -78,7 +78,8 @@ def _show(result: Result, ask: Ask) -> None:
         desk.show_bytes(encode(result.summary))
         desk.say(*result.notes)
     else:
-        desk.show_text(text(result.summary, notes=result.notes))
+        shown = text(result.summary, notes=result.notes, unverified=result.unverified)
+        desk.show_text(shown)
 
 
 def done(results: Sequence[Result]) -> Done:

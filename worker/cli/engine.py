@@ -43,7 +43,7 @@ from worker.run.record import Recorder
 from worker.run.retry import RetryPolicy, RetryRules, TokenPatience
 from worker.run.session import Ending, Leg, Rules, Session
 from worker.run.stop import Bounds, Switch
-from worker.run.verify import TOUCHED, Findings, Subject
+from worker.run.verify import TOUCHED, Findings, Subject, Subjects
 
 _LEDGER_EVERY = 1.0  # seconds between looks at the ledger's place
 _DRIFT_MS = 1_000  # by which a wall clock that nobody sets may fall behind during a run
@@ -157,15 +157,13 @@ class Engine:
             needs_search = place.by_id or terms.verify_written
             probe = self._first(work) if needs_search else None
             kinds = _looked_at(terms)
-            verify = None if terms.verify == "none" else lambda: self._batches(writer, work, kinds)
+            verify = None if terms.verify == "none" else self._ended(writer, work, kinds)
             try:
                 return await session.run(work.legs, verify, probe)
             finally:
                 self.unrecorded = tuple(writer.pending())
 
-    async def look(
-        self, work: Work, place: Place, watch: Watch, began_ms: int | None
-    ) -> Findings | Stop:
+    async def look(self, work: Work, place: Place, watch: Watch, began_ms: int | None) -> Findings:
         """Only search; what was cached after began_ms (local clock; None: now) counts apart.
 
         Of a run that has begun, what its `verify` names; of one that has not, every target.
@@ -173,7 +171,7 @@ class Engine:
         async with self._machine(work, place, watch) as (session, writer):
             begun = work.record.started_ms is not None
             kinds = _looked_at(work.terms) if begun else frozenset(OutcomeKind)
-            return await session.look(self._batches(writer, work, kinds), began_ms)
+            return await session.look(self._ended(writer, work, kinds), began_ms)
 
     @asynccontextmanager
     async def _machine(
@@ -257,16 +255,8 @@ class Engine:
             session.hurry()
         return True
 
-    async def _batches(
-        self, writer: Writer, work: Work, kinds: frozenset[OutcomeKind] | None
-    ) -> AsyncIterator[list[Subject]]:
-        """The targets of a run that ended so, a batch at a time."""
-        targets = self._targets(work.record.run_id, kinds)
-        while batch := await writer.ask(lambda: self._some(targets)):
-            yield batch
-
-    def _some(self, targets: Iterator[Subject]) -> list[Subject]:
-        return list(islice(targets, self._batch))
+    def _ended(self, writer: Writer, work: Work, kinds: frozenset[OutcomeKind] | None) -> Subjects:
+        return _Ended(self._store, writer, work.record.run_id, kinds, self._batch)
 
     def _first(self, work: Work) -> Target | None:
         """The first target that this work will call: one that is settled gets no more requests."""
@@ -279,9 +269,37 @@ class Engine:
                 return target_of(row)
         return None
 
-    def _targets(self, run_id: str, kinds: frozenset[OutcomeKind] | None) -> Iterator[Subject]:
-        for row in self._store.rows(run_id):
-            if row.outcome in kinds if kinds else row.outcome is not OutcomeKind.NOT_ATTEMPTED:
+
+class _Ended:
+    """The targets of a run that ended so: `run.verify.Subjects`."""
+
+    def __init__(
+        self,
+        store: Store,
+        writer: Writer,
+        run_id: str,
+        kinds: frozenset[OutcomeKind] | None,
+        batch: int,
+    ) -> None:
+        """kinds: None is every target that was attempted."""
+        self._store = store
+        self._writer = writer
+        self._run_id = run_id
+        self._kinds = kinds or frozenset(OutcomeKind) - {OutcomeKind.NOT_ATTEMPTED}
+        self._batch = batch
+
+    async def count(self) -> int:
+        counts = await self._writer.ask(lambda: self._store.counts(self._run_id))
+        return sum(counts[kind] for kind in self._kinds)
+
+    async def __aiter__(self) -> AsyncIterator[list[Subject]]:
+        targets = self._targets()
+        while batch := await self._writer.ask(lambda: list(islice(targets, self._batch))):
+            yield batch
+
+    def _targets(self) -> Iterator[Subject]:
+        for row in self._store.rows(self._run_id):
+            if row.outcome in self._kinds:
                 yield Subject(target_of(row), row.told)
 
 

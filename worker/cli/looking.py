@@ -141,7 +141,8 @@ def report(run: str, form: str, common: Common) -> None:
         record = store.resolve(run)
         summary = summary_of(store, record.run_id)
         if form == "text":
-            desk.show_text(text(summary, state=record.state))
+            why = record.end.unverified if record.end else None
+            desk.show_text(text(summary, state=record.state, unverified=why))
             return
         if form == "json":
             desk.show_bytes(encode(summary))

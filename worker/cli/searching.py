@@ -14,13 +14,17 @@ from worker.cli.series import Office, Order, content_of, real_place, without_all
 from worker.cli.showing import show_verified
 from worker.cli.terms import terms_of
 from worker.cli.watch import Watch
-from worker.errors import LedgerError
+from worker.errors import LedgerError, RefusedError
 from worker.model import OutcomeKind, Stop
 from worker.observe.progress import Progress
 from worker.observe.runlog import RunLog
 from worker.report.verdict import exit_code
 from worker.run.reconcile import LookupRules
+from worker.run.safety import NOT_FOUND, none_found
 from worker.run.verify import Findings
+from worker.run.words import advice, requested
+
+_STOPPED = 5  # for safety
 
 
 def verify(run: str, ask: Ask) -> int:
@@ -36,9 +40,8 @@ def verify(run: str, ask: Ask) -> int:
         order = Order(record, terms, ())
         asking.say_where(office, order)
         found = look(order, office, began_ms=record.first_started_ms)
-        if isinstance(found, Stop):
-            stopped(found)
-        findings = None if isinstance(found, Stop) else found
+        if found.stop is not None:
+            _say_stop(found.stop)
         lost = office.store.lost()
         if lost is not None:
             rescue(lost, office.store, content_of(order, office), office.say)
@@ -46,25 +49,25 @@ def verify(run: str, ask: Ask) -> int:
         open_ones = counts[OutcomeKind.NOT_ATTEMPTED] + len(office.store.in_doubt(record.run_id))
         if lost is not None:
             code = LedgerError.exit_code
-        elif isinstance(found, Stop) and found.rule == "signal":
-            code = 128 + found.count
+        elif found.stop is not None and found.stop.rule == "signal":
+            code = 128 + found.stop.count
         else:
-            code = _code(findings, open_ones)
+            code = _code(found, open_ones)
         missing = f"what was found was not printed: cancel-worker verify {record.run_id}"
         with office.signals.showing(without_all(code), [missing]):
-            show_verified(record, findings, open_ones, code, as_json=ask.as_json)
+            show_verified(record, found, open_ones, code, as_json=ask.as_json)
         return code
 
 
-def _code(findings: Findings | None, without_outcome: int) -> int:
-    verified = findings.verified() if findings else None
-    fine = verified is not None and not verified.still_cached and not without_outcome
-    return 0 if fine else 4
+def _code(found: Findings, without_outcome: int) -> int:
+    verified = found.verified()
+    in_doubt = verified.still_cached or verified.unsearched or found.stop or without_outcome
+    return 4 if in_doubt else 0
 
 
 def look(
     order: Order, office: Office, began_ms: int | None, lookup: LookupRules | None = None
-) -> Findings | Stop:
+) -> Findings:
     engine = Engine(office.store, office.clock, listen=office.signals.listen)
     record = order.record
     log = RunLog(office.log, office.clock, record.run_id, record.job, record.orgId)
@@ -76,15 +79,32 @@ def look(
     return anyio.run(engine.look, work, place, watch, began_ms)
 
 
-def stopped(stop: Stop) -> int:
-    """Say why the searching ended early; the exit code of that."""
+def _say_stop(stop: Stop) -> None:
+    """Why the searching ended early."""
     desk.say(f"stopped: {stop.rule}: {stop.message}")
-    return exit_code({}, stop=stop, work_left=True).code
 
 
-def preview(planned: Planned, office: Office) -> Findings | Stop:
+def preview(planned: Planned, office: Office) -> Findings:
     """What is cached now for the whole list: one search a device, believed at once."""
     order = Order(planned.record, planned.terms, ())
     check_org(order, office.settings)
     asking.say_where(office, order)
     return look(order, office, began_ms=None, lookup=LookupRules(wait=0.0, tries=1))
+
+
+def judge_preview(found: Findings, orgId: str) -> int:
+    """The exit code of a preview; one that could not look ends as a run would, and says why."""
+    if found.stop is not None:
+        _say_stop(found.stop)
+        return exit_code({}, stop=found.stop, work_left=True).code
+    if found.absent >= NOT_FOUND and found.absent == found.targets + found.unsearched:
+        desk.say(f"stopped: {none_found(found.absent, orgId)}")
+        return _STOPPED
+    if found.targets or not found.unsearched:
+        return 0
+    if found.refused is None:
+        desk.say(f"stopped: the preview was not possible: {found.why}")
+        return _STOPPED
+    why = f"{found.why}{requested(found.refused)}. {advice(found.refused, orgId)}"
+    desk.say(f"refused: the preview was not possible: {why}")
+    return RefusedError.exit_code

@@ -22,7 +22,7 @@ from worker.cli.asked import (
 )
 from worker.cli.planning import Asked, Planned, check_caps, plan_job
 from worker.cli.rehearsal import rehearsal
-from worker.cli.searching import preview, stopped
+from worker.cli.searching import judge_preview, preview
 from worker.cli.series import Office, Order, Result, without_all
 from worker.cli.showing import show_plan
 from worker.cli.terms import actor, terms_of
@@ -36,7 +36,7 @@ from worker.errors import (
 )
 from worker.ledger.lock import job_lock
 from worker.ledger.store import Store
-from worker.model import Rehearsal, RunRecord, Stop
+from worker.model import Rehearsal, RunRecord
 from worker.report.files import ReportSpec
 from worker.run.session import Leg
 
@@ -58,13 +58,12 @@ def plan(job: Path, ask: Ask, *, with_preview: bool) -> int:
     with desk.office(settings) as office:
         planned = _plan(job, office, ask)
         found = preview(planned, office) if with_preview else None
-        findings = None if isinstance(found, Stop) else found
         if lost := office.store.lost():
             raise LedgerError(f"{lost}: the plan went with it, plan again")
-        code = stopped(found) if isinstance(found, Stop) else 0
+        code = judge_preview(found, planned.record.orgId) if found else 0
         missing = f"the plan was not printed: cancel-worker report {planned.record.run_id}"
         with office.signals.showing(without_all(code), [missing]):
-            show_plan(planned, findings, as_json=ask.as_json)
+            show_plan(planned, found, usable=not code, as_json=ask.as_json)
             if not code:
                 _warn_of_caps(planned, office)
     return code

@@ -89,6 +89,7 @@ class Result(Struct, frozen=True):
     code: int
     summary: Summary | None
     notes: tuple[str, ...] = ()
+    unverified: str | None = None  # why some targets, or all, were not searched again
     over: bool = False  # the series ends with it
     at_once: bool = False  # another signal: leave without ceremony
 
@@ -198,7 +199,8 @@ def _announce(order: Order, log: RunLog) -> None:
 
 def _refuse(order: Order, office: Office, refused: RefusedError) -> None:
     """The gateway's word, before the first cancel: the run is over and did nothing."""
-    end = RunEnd(office.clock.wall_ms(), refused.exit_code, (str(refused),))
+    why = "the run was refused"
+    end = RunEnd(office.clock.wall_ms(), refused.exit_code, (str(refused),), unverified=why)
     office.store.finish(order.record.run_id, end)
 
 
@@ -211,11 +213,13 @@ def _conclude(
     found = ending.findings
     lost = office.store.lost()
     stop = ending.stop or (Stop("record", lost) if lost else None)
+    unverified = found.why if found else _never_verified(terms, stop)
     verdict = exit_code(
         counts,
         stop=stop,
         verified=found.verified() if found else None,
-        verify_required=terms.verify_written and stop is None,
+        verify_required=terms.verify_written,
+        unverified=unverified,
         internal_errors=ending.internal_errors,
         record_durable=ending.durable and lost is None,
         work_left=_work_left(order, office.store),
@@ -227,10 +231,18 @@ def _conclude(
         exit_reasons=(*verdict.reasons, *filter(None, [ending.advice])),
         stop=stop,
         verified=found.verified() if found else None,
+        unverified=unverified,
         log_dropped=office.log.settle(),
     )
     office.store.finish(run_id, end, rehearsal, spent)
     return end
+
+
+def _never_verified(terms: Terms, stop: Stop | None) -> str:
+    """Why no verification was begun."""
+    if terms.verify == "none":
+        return "the job has verify: none"
+    return f"the run stopped before ({stop.rule})" if stop else "an internal error came before"
 
 
 def _work_left(order: Order, store: Store) -> bool:
@@ -273,7 +285,13 @@ def report(order: Order, office: Office, end: RunEnd) -> Result:
     apart = clocks_in_words(content.record.clock_apart_ms)
     notes += [f"note: {apart}"] if apart else []
     notes += _also_touched(store, run_id)
-    return Result(end.exit_code, summary_of(store, run_id), tuple(notes), over=ends_series(end))
+    return Result(
+        end.exit_code,
+        summary_of(store, run_id),
+        tuple(notes),
+        unverified=end.unverified,
+        over=ends_series(end),
+    )
 
 
 def content_of(order: Order, office: Office) -> Content:

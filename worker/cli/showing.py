@@ -16,8 +16,11 @@ SCHEMA_VERSION = 1
 _SHOWN = 20  # devices that are named in a text
 
 
-def show_plan(planned: Planned, preview: Findings | None, *, as_json: bool) -> None:
-    """A frozen plan, and what is cached now where it was asked."""
+def show_plan(planned: Planned, preview: Findings | None, *, usable: bool, as_json: bool) -> None:
+    """A frozen plan, and what is cached now where it was asked.
+
+    usable: a run of it would not end at once.
+    """
     record, forecast = planned.record, planned.forecast
     if as_json:
         desk.show_json(_plan_document(planned, preview))
@@ -33,13 +36,14 @@ def show_plan(planned: Planned, preview: Findings | None, *, as_json: bool) -> N
     lines += planned.notes
     if preview is not None:
         lines += _preview_lines(preview)
-    lines.append(f"run it     cancel-worker run --plan {record.run_id}")
+    if usable:
+        lines.append(f"run it     cancel-worker run --plan {record.run_id}")
     desk.show(*lines)
 
 
 def show_verified(
     record: RunRecord,
-    findings: Findings | None,
+    findings: Findings,
     without_outcome: int,
     code: int,
     *,
@@ -53,36 +57,36 @@ def show_verified(
 
 
 def _verified_document(
-    record: RunRecord, findings: Findings | None, without_outcome: int, code: int
+    record: RunRecord, findings: Findings, without_outcome: int, code: int
 ) -> dict[str, Any]:
-    verified = findings.verified() if findings else None
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": record.run_id,
         "job": record.job,
         "orgId": record.orgId,
-        "verified": None if verified is None else asdict(verified),
+        "verified": asdict(findings.verified()),
+        "unsearched_because": findings.why,
         "without_outcome": without_outcome,
-        "still_cached": [_named(each) for each in findings.still_cached] if findings else [],
+        "still_cached": [_named(each) for each in findings.still_cached],
         "exit_code": code,
     }
 
 
-def _verified_lines(
-    record: RunRecord, findings: Findings | None, without_outcome: int
-) -> Iterator[str]:
-    verified = findings.verified() if findings else None
-    found = findings.still_cached if findings else []
-    if verified is None:
-        yield f"run {record.run_id}: not verified{_why(findings)}"
-        if found:
-            yield "still cached, as far as searches were answered:"
+def _verified_lines(record: RunRecord, findings: Findings, without_outcome: int) -> Iterator[str]:
+    verified, found = findings.verified(), findings.still_cached
+    if verified.unsearched and not verified.targets:
+        yield f"run {record.run_id}: not verified: {findings.why}"
+    elif not verified.targets:
+        yield f"run {record.run_id}: there was no target to search"
     else:
         yield (
             f"run {record.run_id}: {verified.targets} targets searched, "
             f"{verified.still_cached} commands older than the run are still cached, "
             f"{verified.newer} were cached since"
         )
+        if verified.unsearched:
+            again = f"cancel-worker verify {record.run_id}"
+            yield f"{verified.unsearched} targets not searched: {findings.why}: {again}"
     yield from (f"  {_line(each)}" for each in found[:_SHOWN])
     if len(found) > _SHOWN:
         yield f"  … and {len(found) - _SHOWN} more devices (-o json has them all)"
@@ -118,7 +122,8 @@ def _preview_document(preview: Findings) -> dict[str, Any]:
     return {
         "searched": preview.targets,
         "not_searched": preview.unsearched,
-        "denied": preview.denied,
+        "not_searched_because": preview.why,
+        "not_found": preview.absent,
         "devices_with_commands": len(preview.still_cached),
         "commands": sum(len(each.commandIds) for each in preview.still_cached),
         "devices": [_named(each) for each in preview.still_cached],
@@ -126,8 +131,8 @@ def _preview_document(preview: Findings) -> dict[str, Any]:
 
 
 def _preview_lines(preview: Findings) -> list[str]:
-    if preview.denied:
-        return ["preview    the gateway refuses this key a search"]
+    if preview.unsearched and not preview.targets:
+        return [f"preview    not possible: {preview.why}"]
     commands = sum(len(each.commandIds) for each in preview.still_cached)
     lines = [
         (
@@ -136,7 +141,9 @@ def _preview_lines(preview: Findings) -> list[str]:
         )
     ]
     if preview.unsearched:
-        lines.append(f"           {preview.unsearched} devices could not be searched")
+        lines.append(f"           {preview.unsearched} devices not searched: {preview.why}")
+    if preview.absent:
+        lines.append(f"           {preview.absent} devices do not exist for this orgId")
     lines += [f"           {_line(each)}" for each in preview.still_cached[:_SHOWN]]
     if len(preview.still_cached) > _SHOWN:
         lines.append("           … (-o json has them all)")
@@ -159,11 +166,3 @@ def _line(found: StillCached) -> str:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
-
-
-def _why(findings: Findings | None) -> str:
-    if findings is None:
-        return ": stopped before the end"
-    if findings.denied:
-        return ": the gateway refuses this key a search"
-    return f": {findings.unsearched} searches failed"

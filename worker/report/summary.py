@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from worker.model import OutcomeKind, Rehearsal, RunRecord, Stop
 from worker.report.rows import moment, safely
@@ -71,6 +72,7 @@ class VerifiedPart(Struct, frozen=True):
     targets: _Count
     still_cached: Annotated[int, Meta(ge=0, description="older than the run")]
     newer: Annotated[int, Meta(ge=0, description="cached since the run began")]
+    unsearched: Annotated[int, Meta(ge=0, description="targets that could not be searched")]
 
 
 class Summary(Struct, frozen=True):
@@ -130,9 +132,7 @@ def document(record: RunRecord, counts: Mapping[OutcomeKind, int], commands: int
         requests=RequestsPart(
             spent.requests.cancel, spent.requests.search, spent.requests.retried, spent.complete
         ),
-        verified=VerifiedPart(verified.targets, verified.still_cached, verified.newer)
-        if verified
-        else None,
+        verified=VerifiedPart(**asdict(verified)) if verified else None,
         log_dropped=end.log_dropped if end else 0,
         reports=dict(end.reports) if end else {},
     )

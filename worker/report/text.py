@@ -31,13 +31,21 @@ _RESUME = (OutcomeKind.UNKNOWN, OutcomeKind.CANCELLED_INCOMPLETE, OutcomeKind.NO
 _RETRY = (OutcomeKind.FAILED, OutcomeKind.REJECTED, OutcomeKind.NOT_FOUND)
 
 
-def text(summary: Summary, *, state: RunState = "finished", notes: Sequence[str] = ()) -> str:
+def text(
+    summary: Summary,
+    *,
+    state: RunState = "finished",
+    notes: Sequence[str] = (),
+    unverified: str | None = None,
+) -> str:
     """Some lines for people, each ended by a newline; `notes` are shown before the exit code.
+
+    `unverified` says why there is no verification, or why some targets were not searched.
 
     In a rehearsal every line begins with `REHEARSAL `.
     """
     lines = [_verdict(summary, state), *_head(summary), *_outcomes(summary)]
-    lines += [*_figures(summary), *notes]
+    lines += [*_figures(summary, unverified or _no_reason(state)), *notes]
     if summary.rehearsal is None:
         lines += _next(summary)
     lines += _exit(summary)
@@ -109,8 +117,28 @@ def count(summary: Summary, kind: OutcomeKind) -> int:
     return number
 
 
-def _figures(summary: Summary) -> list[str]:
-    asked, found = summary.requests, summary.verified
+def _no_reason(state: RunState) -> str:
+    """Why there is no verification of a run that kept no reason."""
+    if state == "finished":
+        return "the version that ran it kept no reason"
+    return "the run was interrupted" if state == "interrupted" else "the run has not ended"
+
+
+def _verified(summary: Summary, why: str) -> str:
+    found = summary.verified
+    if found is None or (found.unsearched and not found.targets):
+        return f"verified  not verified: {why}"
+    if not found.targets:
+        return "verified  there was no target to search again"
+    line = (
+        f"verified  {found.targets} targets searched again: {found.still_cached} older "
+        f"commands still cached, {found.newer} newer"
+    )
+    return f"{line}; {found.unsearched} not searched: {why}" if found.unsearched else line
+
+
+def _figures(summary: Summary, unverified: str) -> list[str]:
+    asked = summary.requests
     least = "" if asked.complete else "at least "
     lines = [
         f"commands  {summary.commands} cancelled",
@@ -120,13 +148,7 @@ def _figures(summary: Summary) -> list[str]:
         done = summary.targets - summary.outcomes.not_attempted
         rate = f", {done / summary.duration_s:.1f} targets/s" if summary.duration_s else ""
         lines.append(f"time      {least}{summary.duration_s:.1f} s{rate}")
-    if found is None:
-        lines.append("verified  not verified")
-    else:
-        lines.append(
-            f"verified  {found.targets} targets searched again: {found.still_cached} older "
-            f"commands still cached, {found.newer} newer"
-        )
+    lines.append(_verified(summary, unverified))
     if summary.log_dropped:
         lines.append(f"log       {summary.log_dropped} lines lost; the ledger has all")
     lines += [f"report    {path}  sha256 {digest}" for path, digest in summary.reports.items()]
@@ -148,7 +170,8 @@ def _next(summary: Summary) -> list[str]:
             f"next      cancel-worker report {summary.run_id} --format ndjson"
             "  (see what the gateway answered)"
         )
-    if summary.verified and summary.verified.still_cached:
+    found = summary.verified
+    if found and (found.still_cached or found.unsearched):
         lines.append(f"next      cancel-worker verify {summary.run_id}")
     return lines
 

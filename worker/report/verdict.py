@@ -37,6 +37,7 @@ def exit_code(
     stop: Stop | None = None,
     verified: Verified | None = None,
     verify_required: bool = False,
+    unverified: str | None = None,
     internal_errors: int = 0,
     record_durable: bool = True,
     signal: int | None = None,
@@ -45,7 +46,8 @@ def exit_code(
 ) -> Verdict:
     """The verdict on a run that sent, or could have sent, cancel calls.
 
-    `verify_required`: the job asks for a verification, so one that is missing is uncertain.
+    `verify_required`: the job asks for a verification, so one that is missing, or left targets
+    unsearched, is uncertain; `unverified` says why.
     `signal` is the number of the signal that ended the run (2 or 15), also taken from a stop
     of rule `signal`. `work_left`: targets are not attempted. Anything left without a stop that
     explains it is a bug of ours (1), and so are `differences` between a rehearsal's report and
@@ -72,7 +74,8 @@ def exit_code(
     found += [(4, f"{kind.value}: {counts[kind]}") for kind in _UNCERTAIN if counts.get(kind)]
     if verified is not None and verified.still_cached:
         found.append((4, f"still cached: {verified.still_cached}"))
-    if verified is None and verify_required:
-        found.append((4, "not verified, although the job asks for it"))
+    if verify_required and (verified is None or verified.unsearched):
+        what = "not verified" if verified is None else f"not searched: {verified.unsearched}"
+        found.append((4, f"{what}, although the job asks for it: {unverified}"))
     found += [(3, f"{kind.value}: {counts[kind]}") for kind in _NOT_DONE if counts.get(kind)]
     return Verdict(found[0][0] if found else 0, tuple(reason for _, reason in found))

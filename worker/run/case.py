@@ -10,12 +10,15 @@ from enum import StrEnum
 
 from worker.model import (
     UNNAMED,
+    Ambiguous,
     CancelCall,
     CancelOne,
     Command,
     CommandResult,
     Evidence,
+    NotSent,
     Proof,
+    Refused,
     Target,
 )
 
@@ -117,6 +120,7 @@ class Case:
         "recorded",
         "target",
         "told",
+        "unanswered",
     )
 
     def __init__(self, target: Target, pass_no: int, opened: float) -> None:
@@ -131,6 +135,7 @@ class Case:
         self.told = UNNAMED  # what replies named
         self.names_differ = False  # two of them named two devices
         self.cause: str | None = None
+        self.unanswered: NotSent | Refused | Ambiguous | None = None  # to the last search
         self.discovery: Standing | None = None  # by id: what the searches came to, if not well
 
     @property

@@ -149,6 +149,7 @@ class Reconciler:
         for _ in range(_MOST_PAGES):
             page = await self.page(case.target, state, page_no)
             if not isinstance(page, Page):
+                case.unanswered = page
                 return _trouble(page)
             if page.total < total:  # rows moved up meanwhile: one may be on no page
                 found.clear()

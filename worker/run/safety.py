@@ -15,7 +15,7 @@ _WINDOW = 1_000  # settled targets that `abort.failed` looks back on
 _FORBIDDEN = 20
 _HTTP_FORBIDDEN, _CODE_FORBIDDEN = 403, 99403
 _WRONG_PATH = 5
-_NOT_FOUND = 20
+NOT_FOUND = 20  # targets
 _FAILURES = {OutcomeKind.FAILED, OutcomeKind.REJECTED, OutcomeKind.UNKNOWN}
 _TROUBLE = {*_FAILURES, OutcomeKind.NOT_FOUND, OutcomeKind.NOT_ATTEMPTED}  # all else is a success
 _NO_ANSWER = {OutcomeKind.FAILED, OutcomeKind.UNKNOWN}
@@ -193,16 +193,23 @@ class Safety:
                 of=self._settled,
                 request_ids=ids,
             )
-        if self._all_not_found and self._settled == _NOT_FOUND and left:
+        if self._all_not_found and self._settled == NOT_FOUND and left:
             return Stop(
                 "not_found",
-                f"the first {_NOT_FOUND} targets do not exist for orgId {self._orgId}: wrong "
-                "organization, gateway or list?",
-                count=_NOT_FOUND,
-                of=_NOT_FOUND,
+                none_found(NOT_FOUND, self._orgId),
+                count=NOT_FOUND,
+                of=NOT_FOUND,
                 request_ids=ids,
             )
         return None
+
+
+def none_found(targets: int, orgId: str) -> str:
+    """What it means that none of the first targets is known to the gateway."""
+    return (
+        f"the first {targets} targets do not exist for orgId {orgId}: wrong organization, "
+        "gateway or list?"
+    )
 
 
 def _is_forbidden(outcome: Outcome) -> bool:

@@ -6,7 +6,7 @@ ended. What is asked of people, printed and kept about the run stands above, in 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 import anyio
@@ -18,7 +18,7 @@ from worker.errors import LedgerError, RefusedError
 from worker.ledger.entry import ClaimedTarget
 from worker.ledger.writer import Writer
 from worker.model import UNNAMED, Device, Identity, Page, Refused, Requests, Stop, Target
-from worker.run.auth import AuthRule, turned_down
+from worker.run.auth import AuthRule
 from worker.run.case import Case
 from worker.run.course import stay
 from worker.run.executor import Executor
@@ -31,9 +31,9 @@ from worker.run.retry import Budget, RetryPolicy, RetryRules
 from worker.run.runner import Runner
 from worker.run.safety import AbortRules, Safety
 from worker.run.stop import Bounds, Switch
-from worker.run.verify import Findings, Subject, Verifier
+from worker.run.verify import Findings, Subjects, Verifier
 from worker.run.wire import Gateway, Halted, Wire
-from worker.text import escaped
+from worker.run.words import advice, in_words, requested
 
 
 class Rules(Struct, frozen=True):
@@ -48,7 +48,6 @@ class Rules(Struct, frozen=True):
     max_commands: int | None
     drain: float  # seconds for what is in flight when the run stops
     by_id: bool = False  # the gateway cancels single commands only
-    verify_required: bool = False  # written in the job, so that a refused search refuses the run
 
 
 class Leg(Struct, frozen=True):
@@ -82,7 +81,7 @@ class Ending(Struct):
 
     stop: Stop | None
     requests: Requests
-    findings: Findings | None
+    findings: Findings | None  # None: no verification was begun
     internal_errors: int
     durable: bool  # everything that happened is in the ledger
     advice: str | None = None  # what to change in the list, where replies showed that
@@ -114,7 +113,7 @@ class Session:
         self._bounds = bounds
         self._recorder = recorder
         self.pace = Pace(clock, switch, rules.concurrency, rules.rate)
-        policy = RetryPolicy(rules.retry, clock)
+        self._policy = policy = RetryPolicy(rules.retry, clock)
         self._budget = Budget(rules.retry)
         auth = AuthRule(lambda: self._runner.open_targets)
         self._rest = Rest(writer, recall, clock, switch, bounds, observer)
@@ -161,7 +160,7 @@ class Session:
     async def run(
         self,
         legs: Sequence[Leg],
-        verify: Callable[[], AsyncIterator[Sequence[Subject]]] | None,
+        verify: Subjects | None,
         probe: Target | None,
     ) -> Ending:
         """Work the legs off, then verify; never raises for what a gateway or a ledger does.
@@ -182,7 +181,8 @@ class Session:
                 self.ended = verify is None
                 await self._writer.flush()  # which may find what stops the run
                 if verify is not None and self._switch.stop is None:
-                    findings = await self._verify(verify(), began)
+                    findings = Findings(await verify.count())
+                    await self._verify(verify, findings, began)
                 for target, told in self._misnamed:
                     self._recorder.replace(misnamed(target, told), self._after_all)
                 self.ended = True
@@ -196,6 +196,8 @@ class Session:
             group.cancel_scope.cancel()
         if refusal is not None:
             raise refusal
+        if findings is not None and not self.ended:
+            findings.ended_by(self._switch.stop)
         return Ending(
             self._switch.stop,
             self.requests,
@@ -205,30 +207,31 @@ class Session:
             self._wire.advice(),
         )
 
-    async def look(
-        self, targets: AsyncIterator[Sequence[Subject]], began_wall_ms: int | None
-    ) -> Findings | Stop:
-        """Only search: what of these targets is cached, or why the searching ended early.
+    async def look(self, targets: Subjects, began_wall_ms: int | None) -> Findings:
+        """Only search: what of these targets is cached, and why the searching ended early.
 
         What was cached after began_wall_ms (local clock; None: now) is counted apart.
         """
-        findings: Findings | None = None
+        findings = Findings()
         async with anyio.create_task_group() as group:
             group.start_soon(self._keep_record)
             group.start_soon(self._bounds.watch, self._switch)
             try:
+                findings.unsearched = await targets.count()
                 await self._rest.wait_out(self._rules.retry.retry_after_max)
                 now_ms = self._clock.wall_ms()
                 age = 0.0 if began_wall_ms is None else (now_ms - began_wall_ms) / 1000
-                findings = await self._verify(targets, self._clock.monotonic() - age)
-                self.ended = findings is not None
+                await self._verify(targets, findings, self._clock.monotonic() - age)
+                self.ended = self._switch.stop is None
             except Halted:
                 pass  # while it rested; the switch says why
             except LedgerError as failure:
                 self._lost(failure)
             await self._close()
             group.cancel_scope.cancel()
-        return findings or self._switch.stop or Stop("signal", "interrupted")
+        if not self.ended:
+            findings.ended_by(self._switch.stop)
+        return findings
 
     async def _permission(self, probe: Target | None) -> None:
         """A run that needs searches learns before its first cancel whether it may.
@@ -240,16 +243,13 @@ class Session:
         search = self._reconciler.page(probe, state=1, page=1)
         reply = await stay(search, self._wait)
         if isinstance(reply, Refused) and is_denied(reply) and reply.cause != "not_found":
-            told = f"HTTP {reply.status}, {reply.message or reply.cause}"
-            told += f" (requestId {reply.requestId})" if reply.requestId else ""
-            told = escaped(told)
-            advice = "Ask for the permission, or set verify: none in the job"
-            if turned_down(reply):
-                advice = "Are the keys for this gateway, is this machine's clock right?"
+            without = ", or set verify: none in the job"
+            may_go_without = reply.cause == "forbidden" and not self._rules.by_id
             raise RefusedError(
                 "this run needs to search commands (verify, or gateway.cancel_all: by_id), and "
-                f"the gateway refuses it for orgId {probe.orgId}: {told}; nothing was "
-                f"cancelled. {advice}"
+                f"the gateway refuses it for orgId {probe.orgId}: {in_words(reply)}"
+                f"{requested(reply)}; nothing was cancelled. {advice(reply, probe.orgId)}"
+                f"{without if may_go_without else ''}"
             )
         if isinstance(reply, Page):
             case = Case(probe, 0, self._clock.monotonic())
@@ -305,20 +305,20 @@ class Session:
             return claimed
         return replace(claimed, told=both)
 
-    async def _verify(
-        self, targets: AsyncIterator[Sequence[Subject]], began: float
-    ) -> Findings | None:
+    async def _verify(self, targets: Subjects, findings: Findings, began: float) -> None:
         """Search again; began is the monotonic moment of the run's beginning."""
         verifier = Verifier(
             self._reconciler,
+            self._policy,
             self._switch,
             self._clock,
             self._rules.concurrency,
             lambda: self._gateway.moment(began),
         )
-        findings = await verifier.verify(targets)
-        self._misnamed = verifier.misnamed
-        return findings
+        try:
+            await verifier.verify(targets, findings)
+        finally:
+            self._misnamed = verifier.misnamed
 
     def _doubt(self, claimed: ClaimedTarget) -> tuple[int, int] | None:
         """When a target may have been called before: first and last, gateway's clock."""
