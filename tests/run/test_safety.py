@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.run.rig import whole
 from worker.model import Outcome, OutcomeKind, Stop
@@ -60,6 +61,22 @@ def test_consecutive_stops_at_exactly_so_many(kind: K) -> None:
     assert Judge().settle(kind, 20, cause="refused") == Stop(
         "abort_consecutive",
         "20 targets in a row failed, most with refused (abort.consecutive is 20)",
+        count=20,
+        of=20,
+        request_ids=("r15", "r16", "r17", "r18", "r19"),
+    )
+
+
+def test_a_stop_repeats_what_the_gateway_said() -> None:
+    """99400 for listed commands: its words, escaped, and the first question to ask."""
+    judge = Judge()
+    for _ in range(20):
+        said = replace(judge.outcome(K.REJECTED, "bad_request"), message="no such \norgId")
+        stop = judge.safety.settled(said, left=True)
+    assert stop == Stop(
+        "abort_consecutive",
+        '20 targets in a row failed, most with bad_request ("no such \\norgId"); is orgId o1 '
+        "right? (abort.consecutive is 20)",
         count=20,
         of=20,
         request_ids=("r15", "r16", "r17", "r18", "r19"),

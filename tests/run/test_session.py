@@ -441,6 +441,25 @@ async def test_resume_of_a_marked_doubt() -> None:
     assert [s.kind for s in stage.gateway.log] == ["search", "search"]
 
 
+@pytest.mark.parametrize("by_id", [False, True])
+async def test_the_wait_for_the_rate_is_no_part_of_a_duration(by_id: bool) -> None:
+    """From the first byte sent, of a search too, to the verdict: the gateway's time, not ours."""
+    stage = Stage(8, rules=rules(rate=2.0, concurrency=8, by_id=by_id))
+    await stage.run()
+    assert [row.duration_ms for row in stage.rows()] == [50] * 8
+
+
+async def test_a_duration_holds_every_attempt_and_look_up() -> None:
+    """Lost at 0 ms, looked up by two searches after 2 s: 2,150 ms, whatever came before."""
+    stage = Stage(2, rules=rules(rate=1.0, lookup=LookupRules(wait=2.0)))
+    stage.gateway.cancels = {device(1): [lost()]}
+    await stage.run()
+    taken = [row.duration_ms for row in stage.rows()]
+    assert taken[0] == 50
+    assert taken[1] is not None
+    assert 2_150 <= taken[1] <= 4_150
+
+
 # ---------------------------------------------------------------- permission
 
 

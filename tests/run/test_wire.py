@@ -274,13 +274,19 @@ async def test_rules_of_the_way_stop_the_run(fate: Fate, rule: str) -> None:
 
 
 async def test_first_cancel_all_refused_as_bad_request() -> None:
-    """99400 to the first cancel-all: perhaps this gateway wants a commandId."""
+    """99400 to the first cancel-all: is orgId right? Only then a gateway that wants a commandId."""
     rig = Rig()
-    await cancel(rig, BAD_REQUEST)
-    assert rig.switch.stop is not None
-    assert rig.switch.stop.rule == "cancel_all_refused"
-    assert "gateway.cancel_all: by_id" in rig.switch.stop.message
-    assert rig.switch.stop.request_ids == ("r-no",)
+    said = Refused(200, 99400, "bad_request", message="no \x1borgId", requestId="r-no")
+    await cancel(rig, Fate(executed=False, said=said))
+    assert rig.switch.stop == Stop(
+        "cancel_all_refused",
+        "the gateway refused the first cancel-all (HTTP 200, code 99400: no \\x1borgId): is orgId "
+        "o1 right? Only if it is, and this gateway requires a commandId, set "
+        "gateway.cancel_all: by_id",
+        count=1,
+        of=1,
+        request_ids=("r-no",),
+    )
 
 
 @pytest.mark.parametrize("before", [OK, FORBIDDEN, refused(200, 99404, "not_found")])

@@ -413,9 +413,8 @@ BUGS = (
     Bug(
         "a verification skips its last batch",
         "cli/engine.py",
-        """        while batch := await self._writer.ask(lambda: list(islice(targets, self._batch))):
-            yield batch
-""",
+        "        while batch := await self._writer.ask(lambda: list(islice(targets, self._batch)))"
+        ":\n            yield batch\n",
         """        some = lambda: list(islice(targets, self._batch))
         batch = await self._writer.ask(some)
         while batch and (later := await self._writer.ask(some)):

@@ -33,6 +33,7 @@ from worker.model import (
     Refused,
     SearchReply,
 )
+from worker.text import capped
 
 # Statuses that a server gives before it executes anything.
 _REFUSED_STATUSES: Final = frozenset(
@@ -237,7 +238,8 @@ def _message(reply: Reply, envelope: Mapping[str, Any]) -> str | None:
     """What the gateway says, or what kind of page came instead; never the page."""
     if reply.status is not None and 300 <= reply.status < 400:
         return f"the gateway answered with a redirect (HTTP {reply.status}): check gateway.url"
-    said = text(envelope.get("msg")) or text(envelope.get("message"))
+    words = (text(envelope.get("msg")) or text(envelope.get("message")), envelope.get("submsg"))
+    said = capped(": ".join(filter(None, map(text, words)))) or None
     if said is None and not envelope and reply.body:
         kind = text(reply.headers.get("content-type")) or "no content type"
         said = f"{kind}, {len(reply.body)} bytes"

@@ -113,9 +113,9 @@ class Case:
         "calls",
         "cause",
         "discovery",
+        "first_sent",
         "fresh",
         "names_differ",
-        "opened",
         "pass_no",
         "recorded",
         "target",
@@ -123,10 +123,10 @@ class Case:
         "unanswered",
     )
 
-    def __init__(self, target: Target, pass_no: int, opened: float) -> None:
+    def __init__(self, target: Target, pass_no: int, first_sent: float | None = None) -> None:
         self.target = target
         self.pass_no = pass_no
-        self.opened = opened  # monotonic
+        self.first_sent = first_sent  # monotonic, first request of any kind; None: not yet
         self.by_id = False  # all_cached by search and ids
         self.attempts = 0
         self.calls: list[Call] = []
@@ -137,6 +137,11 @@ class Case:
         self.cause: str | None = None
         self.unanswered: NotSent | Refused | Ambiguous | None = None  # to the last search
         self.discovery: Standing | None = None  # by id: what the searches came to, if not well
+
+    def departs(self, now: float) -> None:
+        """A request about the target goes out now (monotonic)."""
+        if self.first_sent is None:
+            self.first_sent = now
 
     @property
     def may_be_put_off(self) -> bool:

@@ -164,6 +164,7 @@ class Executor:
         def departs() -> None:
             nonlocal sent
             sent, call.sending = self._clock.monotonic(), True
+            case.departs(sent)
 
         try:
             evidence = await self._send(call, departs)

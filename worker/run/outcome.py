@@ -61,7 +61,7 @@ def verdict(case: Case, now: float) -> Outcome:
     return _outcome(case, _good(case), now, _first(case, done))
 
 
-def of_answer(target: Target, answered: Answered, opened: float, now: float) -> Outcome | None:
+def of_answer(target: Target, answered: Answered, sent: float, now: float) -> Outcome | None:
     """What `verdict` says of a target whose only call was answered so, at a fraction of the price.
 
     None where there is more to it than commands that were cancelled, or none that was cached.
@@ -93,7 +93,7 @@ def of_answer(target: Target, answered: Answered, opened: float, now: float) -> 
         0,
         None,
         answered.requestId,
-        round((now - opened) * 1000),
+        round((now - sent) * 1000),
     )
 
 
@@ -155,7 +155,7 @@ def _outcome(case: Case, kind: OutcomeKind, now: float, call: Call | None) -> Ou
         code=code,
         message=message,
         requestId=requestId,
-        duration_ms=round((now - case.opened) * 1000),
+        duration_ms=0 if case.first_sent is None else round((now - case.first_sent) * 1000),
     )
 
 

@@ -146,8 +146,12 @@ class Reconciler:
         """All commands of a target's device in a state, back to oldest_ms (gateway's clock)."""
         found: dict[str, Command] = {}
         page_no, read, total = 1, 0, 0
+
+        def departs() -> None:
+            case.departs(self._clock.monotonic())
+
         for _ in range(_MOST_PAGES):
-            page = await self.page(case.target, state, page_no)
+            page = await self.page(case.target, state, page_no, departs)
             if not isinstance(page, Page):
                 case.unanswered = page
                 return _trouble(page)
@@ -169,20 +173,23 @@ class Reconciler:
             page_no, total = page_no + 1, page.total
         return SearchTrouble.FAILED
 
-    async def page(self, target: Target, state: int, page: int) -> SearchReply:
+    async def page(
+        self, target: Target, state: int, page: int, departs: Callable[[], None] | None = None
+    ) -> SearchReply:
         """One page (1, 2 …); while its token is turned down it is asked for again, as a cancel is.
 
-        The first time at once, then as an attempt, with its wait.
+        The first time at once, then as an attempt, with its wait. `departs` is called the moment
+        before a request goes out.
         """
         reply = await self._wire.search(
-            target.device, target.orgId, state, page, refused_before=False
+            target.device, target.orgId, state, page, refused_before=False, departs=departs
         )
         attempts = 0
         while turned_down(reply) and not self._policy.spent(attempts):
             if attempts:
                 await aside(self._clock.monotonic() + self._policy.backoff(attempts))
             reply = await self._wire.search(
-                target.device, target.orgId, state, page, refused_before=True
+                target.device, target.orgId, state, page, refused_before=True, departs=departs
             )
             attempts += 1
         return reply

@@ -124,10 +124,9 @@ class Runner:
     def _new_agenda(self) -> Agenda:
         return Agenda(self._clock, self._switch, self._concurrency, self._begin)
 
-    def _open(self, claimed: ClaimedTarget, opened: float | None = None) -> Case:
-        """A case with what the ledger knows of its target."""
-        opened = self._clock.monotonic() if opened is None else opened
-        case = Case(claimed.target, claimed.pass_no, opened)
+    def _open(self, claimed: ClaimedTarget, sent: float | None = None) -> Case:
+        """A case with what the ledger knows of its target; sent: when it was launched."""
+        case = Case(claimed.target, claimed.pass_no, sent)
         case.told = claimed.told
         for result in claimed.commands:
             if result.result == "cancelled":  # what else became of a command proves nothing now
@@ -152,10 +151,10 @@ class Runner:
                 return
         except Exception as bug:  # noqa: BLE001 - one target's bug must not take the others along
             self._in_air -= 1
-            self._broke(self._open(claimed, now), bug)
+            self._broke(self._open(claimed), bug)
             return
         self._in_air -= 1
-        self._hand(self._open(claimed, now))
+        self._hand(self._open(claimed))
 
     def _hand(self, case: Case) -> None:
         self._agenda.hand(Course(case, self._executor.course(case)))

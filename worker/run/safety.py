@@ -10,9 +10,11 @@ from collections import Counter, OrderedDict, deque
 from msgspec import Struct
 
 from worker.model import Outcome, OutcomeKind, Stop
+from worker.text import escaped
 
 _WINDOW = 1_000  # settled targets that `abort.failed` looks back on
 _FORBIDDEN = 20
+_BAD_REQUEST = "bad_request"  # cause: code 99400, HTTP 400
 _HTTP_FORBIDDEN, _CODE_FORBIDDEN = 403, 99403
 _WRONG_PATH = 5
 NOT_FOUND = 20  # targets
@@ -50,6 +52,7 @@ class Safety:
         self._in_a_row = 0
         self._row_ids: deque[str] = deque(maxlen=5)
         self._causes: deque[str] = deque(maxlen=_WINDOW)  # of failures
+        self._said: dict[str, str] = {}  # by cause: the gateway's last words about it
         self._settled = 0
         self._all_not_found = True
         self._forbidden = 0
@@ -113,7 +116,10 @@ class Safety:
         cell = _Cell(failed=True)
         self._remember(cell)
         self._in_a_row += 1
-        self._causes.append(outcome.cause or outcome.kind.value)
+        cause = outcome.cause or outcome.kind.value
+        self._causes.append(cause)
+        if outcome.message:
+            self._said[cause] = escaped(outcome.message)
         if outcome.requestId:
             self._row_ids.append(outcome.requestId)
         return cell
@@ -159,8 +165,10 @@ class Safety:
         return None
 
     def _mostly(self) -> str:
-        """The most frequent cause of the last failures."""
-        return Counter(self._causes).most_common(1)[0][0]
+        """The most frequent cause of the last failures, and what the gateway said of it."""
+        most = Counter(self._causes).most_common(1)[0][0]
+        said = f'{most} ("{self._said[most]}")' if most in self._said else most
+        return f"{said}; is orgId {self._orgId} right?" if most == _BAD_REQUEST else said
 
     def _answers(self, outcome: Outcome, *, left: bool) -> Stop | None:
         """The rules over what the gateway answers: 403, wrong path, all unknown."""

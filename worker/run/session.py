@@ -252,7 +252,7 @@ class Session:
                 f"{without if may_go_without else ''}"
             )
         if isinstance(reply, Page):
-            case = Case(probe, 0, self._clock.monotonic())
+            case = Case(probe, 0)
             for command in reply.commands:
                 case.meet(command)
             if case.names_differ:

@@ -214,7 +214,7 @@ class Verifier:
     async def _settled(self, each: _Open, findings: Findings) -> bool:
         """Search one target; whether it needs no further search."""
         target = each.subject.target
-        case = Case(target, 0, self._clock.monotonic())
+        case = Case(target, 0)
         case.told = each.subject.told
         search = self._reconciler.cached(case, oldest_ms=0)  # nothing stays cached for long
         cached = await stay(search, self._wait)

@@ -34,6 +34,7 @@ from worker.run.case import OTHER_NAMES, OTHER_SPELLING
 from worker.run.pace import Pace
 from worker.run.retry import RetryPolicy
 from worker.run.stop import Bounds, Switch
+from worker.run.words import in_words
 
 _BAD_ARGUMENT = 99400
 _CONGESTED = {429, 503}
@@ -167,12 +168,18 @@ class Wire:
         return evidence
 
     async def search(
-        self, device: Device, orgId: str, state: int, page: int, *, refused_before: bool = False
+        self,
+        device: Device,
+        orgId: str,
+        state: int,
+        page: int,
+        *,
+        departs: Callable[[], None] | None = None,
+        refused_before: bool = False,
     ) -> SearchReply:
-        """Ask for one page; Halted when the run is stopping."""
-        reply = await self._send(
-            partial(self._gateway.search, device, orgId, state, page, refused_before=refused_before)
-        )
+        """Ask for one page; Halted when the run is stopping. departs is as in `cancel`."""
+        search = partial(self._gateway.search, device, orgId, state, page)
+        reply = await self._send(partial(search, refused_before=refused_before), departs)
         self._searches += 1
         self._note_names(device, reply)
         self._weigh(reply, None)
@@ -329,8 +336,9 @@ class Wire:
             if evidence.code == _BAD_ARGUMENT:
                 self._throw(
                     "cancel_all_refused",
-                    "the gateway refused the first cancel-all as a bad request (99400): if this "
-                    "gateway requires commandId, set gateway.cancel_all: by_id",
+                    f"the gateway refused the first cancel-all ({in_words(evidence)}): is orgId "
+                    f"{call.orgId} right? Only if it is, and this gateway requires a commandId, "
+                    "set gateway.cancel_all: by_id",
                     evidence.requestId,
                 )
         self._cancel_all_answered = True
