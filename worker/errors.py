@@ -4,7 +4,7 @@
     ├── UsageError          2   the command line, the configuration, a job file
     │   └── InvalidInputError   all findings of a file, each with its position
     ├── RefusedError        7   well-formed, but not allowed to start
-    ├── NotNowError         9   another run holds the lock
+    ├── NotNowError         9   another run holds the lock, or --until has passed
     ├── SignalError   130, 143   a signal, before anything was sent
     └── LedgerError         6   the record could not be made durable
 
@@ -66,7 +66,7 @@ class RefusedError(CancelWorkerError):
 
 
 class NotNowError(CancelWorkerError):
-    """It could run at another time: another run of the job holds the lock."""
+    """It could run at another time: the job's lock is held, or the moment of --until has passed."""
 
     exit_code = 9
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.job.desk import Desk, ListSheet
 from worker.errors import Finding, InvalidInputError
-from worker.job.plan import Forecast, Row, forecast, read_job
+from worker.job.plan import Forecast, Row, forecast, out_of_reach, read_job
 from worker.job.schema import Abort, Job, JobLimits, NoRate, Source
 
 HEAD = "name: a\norgId: o1\nscope: all_cached\n"
@@ -184,7 +184,31 @@ def test_examples(path: Path) -> None:
 
 def test_forecast() -> None:
     """The rate bounds a run, else the replies that are waited for; none bounds nothing to do."""
-    assert forecast(1000, 1000, 50.0, 16) == Forecast(1000, 20.0)
-    assert forecast(1000, 1000, None, 10) == Forecast(1000, 10.0)
-    assert forecast(1, 50, None, 16) == Forecast(50, 5.0)
-    assert forecast(0, 0, 50.0, 16) == Forecast(0, 0.0)
+    assert forecast(1000, 1000, 0, rate=50.0, concurrency=16) == Forecast(1000, 0, 20.0)
+    assert forecast(1000, 1000, 0, rate=None, concurrency=10) == Forecast(1000, 0, 10.0)
+    assert forecast(1, 50, 0, rate=None, concurrency=16) == Forecast(50, 0, 5.0)
+    assert forecast(0, 0, 0, rate=50.0, concurrency=16) == Forecast(0, 0, 0.0)
+
+
+def test_forecast_of_a_rate_that_is_out_of_reach() -> None:
+    """Replies are waited for, whatever rate is asked."""
+    assert forecast(1000, 1000, 0, rate=500.0, concurrency=10) == Forecast(1000, 0, 10.0)
+
+
+def test_forecast_with_verification_and_pauses() -> None:
+    """A search for each target at most, and what nothing is sent in."""
+    told = forecast(1000, 1000, 1000, rate=50.0, concurrency=16, waits=62.0)
+    assert (told, told.requests) == (Forecast(1000, 1000, 102.0), 2000)
+
+
+@pytest.mark.parametrize(("rate", "concurrency"), [(None, 1), (160.0, 16), (50.0, 16)])
+def test_a_rate_in_reach(rate: float | None, concurrency: int) -> None:
+    """So many requests at once may come to that."""
+    assert out_of_reach(rate, concurrency) is None
+
+
+def test_a_rate_out_of_reach() -> None:
+    """Above concurrency / latency: it says what may be had."""
+    assert out_of_reach(161.0, 16) == (
+        "161/s is out of reach: 16 requests at once, each answered after 100 ms, are 160/s"
+    )

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.stage import devices, stage
+from tests.system.stage import ORG, Stage, devices, stage
+from worker.model import AllCached, Target
+from worker.simulator.faults import Faults, Profile
 
 
 def test_a_refused_run_is_never_the_last_one(tmp_path: Path) -> None:
@@ -70,6 +72,140 @@ def test_what_a_newer_version_wrote_is_not_worked_off(
             done = gateway.command(*words)
             assert (done.returncode, said in done.stderr) == (2, True), done.stderr
         assert gateway.world.truth().requests == {}
+
+
+_LATE = "2036-11-22T04:00:00+01:00"
+_UNKNOWN = "HTTP 200, code 99400: invalid argument: unknown orgId o15541858646510"
+
+
+def _misspelled(gateway: Stage, **keys: str) -> Path:
+    """A job whose orgId has two digits in the wrong order."""
+    job = gateway.job("misspelled", devices(30), **keys)
+    job.write_text(job.read_text().replace(ORG, "o15541858646510"))
+    return job
+
+
+def test_an_organization_that_the_gateway_does_not_know(tmp_path: Path) -> None:
+    """Its own words, and the first question is about orgId; the first line says so (5)."""
+    with stage(tmp_path) as gateway:
+        job = _misspelled(gateway)
+        code, document = gateway.run("run", job, "--yes")
+        assert code == 5
+        told = document["stop"]["message"]
+        assert told.split(" (requestId ")[0] == (
+            f"the gateway refused the first cancel-all ({_UNKNOWN}): is orgId o15541858646510 "
+            "right? Only if it is, and this gateway requires a commandId, set "
+            "gateway.cancel_all: by_id"
+        )
+        first = gateway.command("run", job, "--yes").stdout.splitlines()[0]
+        assert told.split(" (requestId ")[0] in first
+
+
+@pytest.mark.parametrize("by", ["by_id", "verify"])
+def test_an_unknown_organization_where_searches_come_first(tmp_path: Path, by: str) -> None:
+    """Not the permission is asked for: the same words, the same question (7)."""
+    with stage(tmp_path) as gateway:
+        keys = {"verify": "touched"} if by == "verify" else {}
+        more = {"CANCEL_WORKER_GATEWAY_CANCEL_ALL": "by_id"} if by == "by_id" else {}
+        done = gateway.command("run", _misspelled(gateway, **keys), "--yes", **more)
+        assert done.returncode == 7
+        assert f"{_UNKNOWN} (requestId " in done.stderr
+        assert done.stderr.endswith("nothing was cancelled. Is orgId o15541858646510 right?\n")
+
+
+def test_a_preview_that_could_not_look(tmp_path: Path) -> None:
+    """It ends as a run would (7), says why, and offers no run."""
+    with stage(tmp_path) as gateway:
+        job = _misspelled(gateway)
+        done = gateway.command("plan", job, "--preview")
+        assert done.returncode == 7
+        assert f"preview    not possible: searches were refused ({_UNKNOWN})\n" in done.stdout
+        assert "run it" not in done.stdout
+        assert done.stderr.endswith(" Is orgId o15541858646510 right?\n")
+        assert "refused: the preview was not possible: searches were refused" in done.stderr
+        code, document = gateway.run("plan", job, "--preview")
+        assert (code, document["preview"]) == (
+            7,
+            {
+                "searched": 0,
+                "not_searched": 30,
+                "not_searched_because": f"searches were refused ({_UNKNOWN})",
+                "not_found": 0,
+                "devices_with_commands": 0,
+                "commands": 0,
+                "devices": [],
+            },
+        )
+
+
+def test_a_preview_of_devices_that_do_not_exist(tmp_path: Path) -> None:
+    """A run would stop for its rule `not_found`; so does the preview (5)."""
+    with stage(tmp_path) as gateway:
+        gateway.world.seed_target(Target(0, devices(99)[98], ORG, AllCached(), ""))
+        entries = [{"productKey": "bXuuAiku", "deviceKey": f"gone_{n}"} for n in range(25)]
+        done = gateway.command("plan", gateway.write_job("gone", entries), "--preview")
+        assert done.returncode == 5
+        assert "25 devices do not exist for this orgId" in done.stdout
+        assert "wrong organization, gateway or list?" in done.stderr
+
+
+def test_a_preview_of_a_gateway_that_is_down(tmp_path: Path) -> None:
+    """Searches that fail to the last: a run would stop too (5)."""
+    with stage(tmp_path, "down") as gateway:
+        done = gateway.command("plan", gateway.job("down", devices(5)), "--preview")
+        assert done.returncode == 5
+        assert "stopped: the preview was not possible: searches failed (HTTP 503" in done.stderr
+
+
+def test_the_header_says_when_a_run_ends_and_that_its_rate_is_out_of_reach(
+    tmp_path: Path,
+) -> None:
+    """--until with its time zone, the deadline, and what concurrency allows."""
+    with stage(tmp_path) as gateway:
+        job = gateway.job("bounded", devices(2), limits="{rate: 500/s, deadline: 45m}")
+        done = gateway.command(
+            "run", job, "--yes", "--until", "2036-11-22T04:00:00+01:00", TZ="UTC"
+        )
+        assert done.returncode == 0
+        said = done.stderr.splitlines()
+        assert "ends           2036-11-22T03:00:00+00:00 UTC (--until)" in said
+        assert [line for line in said if "45m after its start" in line] != []
+        assert [line.strip() for line in said if "out of reach" in line] == [
+            "500/s is out of reach: 16 requests at once, each answered after 100 ms, are 160/s"
+        ]
+
+
+def test_until_that_has_passed_is_not_now(tmp_path: Path) -> None:
+    """9, before any request, with the moment in the host's time zone."""
+    with stage(tmp_path) as gateway:
+        job = gateway.job("late", devices(2))
+        moment = "2020-01-01T00:00:00Z"
+        done = gateway.command("run", job, "--yes", "--until", moment, TZ="UTC")
+        assert done.returncode == 9
+        assert done.stderr.startswith(f"not now: --until {moment} passed ")
+        assert "+00:00 UTC" in done.stderr
+        assert gateway.world.truth().requests == {}
+
+
+def test_a_verification_that_may_not_search(tmp_path: Path) -> None:
+    """The run is done (0), the summary says why nothing was verified, and how to do it later."""
+    with stage(tmp_path, Profile("unsearchable", search=Faults(error_before=1.0)), busy=1.0) as it:
+        done = it.command("run", it.job("blind", devices(30)), "--yes")
+        assert done.returncode == 0
+        [told] = [line for line in done.stdout.splitlines() if line.startswith("verified")]
+        assert told.startswith("verified  not verified: searches failed (HTTP ")
+        run_id = done.stdout.splitlines()[1].split()[1]
+        assert f"next      cancel-worker verify {run_id}" in done.stdout.splitlines()
+        assert told in it.command("report", "last").stdout.splitlines()
+        verified = it.command("verify", "last")
+        assert (verified.returncode, verified.stdout.split(": ")[1]) == (4, "not verified")
+        code, document = it.run("run", it.job("asked", devices(30), verify="all"), "--yes")
+        assert (code, document["verified"]) == (
+            4,
+            {"targets": 0, "still_cached": 0, "newer": 0, "unsearched": 30},
+        )
+        [reason] = document["exit_reasons"]
+        assert reason.startswith("not searched: 30, although the job asks for it: searches failed")
 
 
 @pytest.mark.parametrize("words", [("serve",), ("run", "j.yaml", "--allow", "5")])

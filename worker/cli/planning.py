@@ -38,11 +38,18 @@ class Planned(Struct, frozen=True):
     united: int  # devices that stand in several sources
     notes: tuple[str, ...]  # for people
 
-    @property
-    def forecast(self) -> Forecast:
-        """Requests and seconds, if all goes well."""
-        limits = self.terms.limits
-        return forecast(self.record.targets, self.calls, limits.rate, limits.concurrency)
+    def forecast(self, settings: Settings, resting: float) -> Forecast:
+        """Requests and seconds, if all goes well; resting: seconds that the gateway asked for."""
+        limits, count = self.terms.limits, self.record.targets
+        verifies = self.terms.verify != "none"
+        return forecast(
+            count,
+            self.calls,
+            min(self.terms.limit or count, count) if verifies else 0,
+            rate=limits.rate,
+            concurrency=limits.concurrency,
+            waits=resting + (settings.lookup.wait if verifies and count else 0.0),
+        )
 
     @property
     def scope_in_words(self) -> str:

@@ -63,7 +63,8 @@ def plan(job: Path, ask: Ask, *, with_preview: bool) -> int:
         code = judge_preview(found, planned.record.orgId) if found else 0
         missing = f"the plan was not printed: cancel-worker report {planned.record.run_id}"
         with office.signals.showing(without_all(code), [missing]):
-            show_plan(planned, found, usable=not code, as_json=ask.as_json)
+            forecast = planned.forecast(settings, asking.resting(office))
+            show_plan(planned, forecast, found, usable=not code, as_json=ask.as_json)
             if not code:
                 _warn_of_caps(planned, office)
     return code

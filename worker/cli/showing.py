@@ -9,6 +9,7 @@ from msgspec.structs import asdict
 
 from worker.cli import desk
 from worker.cli.planning import Planned
+from worker.job.plan import Forecast, out_of_reach
 from worker.model import RunRecord
 from worker.run.verify import Findings, StillCached
 
@@ -16,22 +17,31 @@ SCHEMA_VERSION = 1
 _SHOWN = 20  # devices that are named in a text
 
 
-def show_plan(planned: Planned, preview: Findings | None, *, usable: bool, as_json: bool) -> None:
+def show_plan(
+    planned: Planned,
+    forecast: Forecast,
+    preview: Findings | None,
+    *,
+    usable: bool,
+    as_json: bool,
+) -> None:
     """A frozen plan, and what is cached now where it was asked.
 
     usable: a run of it would not end at once.
     """
-    record, forecast = planned.record, planned.forecast
+    record, limits = planned.record, planned.terms.limits
     if as_json:
-        desk.show_json(_plan_document(planned, preview))
+        desk.show_json(_plan_document(planned, forecast, preview))
         return
     lines = [
         f"planned    {record.run_id} ({record.job}); nothing was cancelled",
         f"orgId      {record.orgId}",
         f"scope      {record.scope}: {planned.scope_in_words}",
         f"digest     {record.digest}",
-        f"requests   {forecast.requests}, about {forecast.seconds:.0f} s",
+        f"requests   {_requests(forecast)}, about {forecast.seconds:.0f} s",
     ]
+    if (why := out_of_reach(limits.rate, limits.concurrency)) is not None:
+        lines.append(f"           {why}")
     lines += [f"source     {s.file} ({s.rows} rows)" for s in planned.terms.sources]
     lines += planned.notes
     if preview is not None:
@@ -94,8 +104,17 @@ def _verified_lines(record: RunRecord, findings: Findings, without_outcome: int)
         yield f"{without_outcome} targets have no outcome: cancel-worker resume {record.run_id}"
 
 
-def _plan_document(planned: Planned, preview: Findings | None) -> dict[str, Any]:
-    record, forecast = planned.record, planned.forecast
+def _requests(forecast: Forecast) -> str:
+    if not forecast.searches:
+        return str(forecast.requests)
+    cancels = f"{forecast.calls} cancel, {forecast.searches} search"
+    return f"{forecast.requests} at most ({cancels})"
+
+
+def _plan_document(
+    planned: Planned, forecast: Forecast, preview: Findings | None
+) -> dict[str, Any]:
+    record = planned.record
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": record.run_id,

@@ -23,11 +23,20 @@ from worker.job.rows import Collector, Repeat, Row, Sheet
 from worker.job.schema import LATER_KEYS, Abort, Job, JobFile, JobLimits, Source
 from worker.job.source import Text, UnopenedError, UnreadableError, opened
 
-__all__ = ["Forecast", "Repeat", "Row", "Sheet", "forecast", "load_plain", "read_job"]
+__all__ = [
+    "Forecast",
+    "Repeat",
+    "Row",
+    "Sheet",
+    "forecast",
+    "load_plain",
+    "out_of_reach",
+    "read_job",
+]
 
 _KEYS = JobFile.__struct_fields__
 _REPEATS = 1000  # that are counted
-_REPLY = 0.1  # seconds that a call is assumed to take
+REPLY = 0.1  # seconds that a request is assumed to take
 
 _REQUIRED = {
     "name": "write name: my-job",
@@ -173,14 +182,43 @@ def _called(row: Row) -> str:
 
 
 class Forecast(Struct, frozen=True):
-    """What a run will cost, retries, look-ups and verification left out."""
+    """What a run will cost, retries and look-ups left out."""
 
-    requests: int
+    calls: int  # cancels
+    searches: int  # at most, of the verification
     seconds: float
 
+    @property
+    def requests(self) -> int:
+        return self.calls + self.searches
 
-def forecast(targets: int, calls: int, rate: float | None, concurrency: int) -> Forecast:
-    """Calls of one target go one after another, so no more than `targets` are in flight."""
+
+def forecast(
+    targets: int,
+    calls: int,
+    searches: int,
+    *,
+    rate: float | None,
+    concurrency: int,
+    waits: float = 0.0,
+) -> Forecast:
+    """Calls of one target go one after another, so no more than `targets` are in flight.
+
+    waits: seconds in which nothing is sent.
+    """
     lanes = max(1, min(concurrency, targets))
-    waits = calls * _REPLY / lanes
-    return Forecast(calls, max(waits, calls / rate) if rate else waits)
+    sending = (calls + searches) * REPLY / lanes
+    if rate:
+        sending = max(sending, (calls + searches) / rate)
+    return Forecast(calls, searches, waits + sending)
+
+
+def out_of_reach(rate: float | None, concurrency: int) -> str | None:
+    """Why so many requests per second will not be reached; None where they may be."""
+    most = concurrency / REPLY
+    if rate is None or rate <= most:
+        return None
+    return (
+        f"{rate:g}/s is out of reach: {concurrency} requests at once, each answered after "
+        f"{REPLY * 1000:.0f} ms, are {most:g}/s"
+    )
