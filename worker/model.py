@@ -349,7 +349,8 @@ class Rehearsal(Struct, frozen=True):
     differences: tuple[str, ...] = ()
 
 
-RunState = Literal["planned", "running", "finished", "interrupted"]
+#: stopped: it ended with work left.
+RunState = Literal["planned", "running", "finished", "stopped", "interrupted"]
 
 
 class RunEnd(Struct, frozen=True):

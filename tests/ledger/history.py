@@ -86,8 +86,15 @@ def answers(store: Store) -> dict[str, Any]:
             for run in [store.unfinished(job)]
         },
         "found": {
-            **{f"deviceKey={key}": store.find(deviceKey=key) for key in "abcdefgz"},
-            **{f"commandId={one}": store.find(commandId=str(one)) for one in range(101, 112)},
+            **{
+                f"deviceKey={key}": store.find("deviceKey", key, rehearsals=True)
+                for key in "abcdefgz"
+            },
+            **{f"assetId={one}": store.find("assetId", one, rehearsals=True) for one in "xz"},
+            **{
+                f"commandId={one}": store.find("commandId", str(one), rehearsals=True)
+                for one in range(101, 112)
+            },
         },
         "of": {run_id: _of(store, run_id) for run_id in RUNS},
     }

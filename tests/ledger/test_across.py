@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import event
 
 from tests.ledger.plans import claim, devices, mark, outcome, plan, put_off, record, told
 from tests.simulation.clock import VirtualClock
@@ -211,11 +212,89 @@ def test_find_command(temporary: Store) -> None:
         record(temporary, outcome(0, "cancelled"), run_id=run_id, now_ms=7000)
     identity = Identity("p", "k", "x")
     kind = OutcomeKind.CANCELLED
-    assert temporary.find(commandId="7") == [
+    assert temporary.find("commandId", "7") == [
         Found("r1", "r1", 0, identity, kind, 6000, "7", "cancelled"),
         Found("r0", "r0", 0, identity, kind, 6000, "7", "unknown"),
     ]
-    assert temporary.find(commandId="70") == []
+    assert temporary.find("commandId", "70") == []
+
+
+def test_find_rehearsals(temporary: Store) -> None:
+    """A rehearsal touched nothing: it is named only where it is asked for, and marked."""
+    for run_id in ("r0", "r1"):
+        plan(temporary, ["k"], run_id, rehearsal=run_id == "r1")
+        claim(temporary, 1, run_id=run_id)
+        record(temporary, outcome(0, "cancelled", "7"), run_id=run_id)
+    asked = (("commandId", "7"), ("deviceKey", "k"))
+    real = Found("r0", "nightly", 0, Identity("p", "k"), OutcomeKind.CANCELLED, 6000, "7")
+    real = replace(real, result="cancelled")
+    rehearsed = replace(real, run_id="r1", rehearsal=True)
+    assert [temporary.find(*each) for each in asked] == [[real]] * 2
+    with_them = [temporary.find(*each, rehearsals=True) for each in asked]
+    assert with_them == [[rehearsed, real]] * 2
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_find_by_a_name_that_only_replies_told(temporary: Store, *, ended: bool) -> None:
+    """A run is found by either name of a device, while it is on and when it has ended."""
+    plan(temporary, ["k", "@x", "m", "n", "o"])
+    claim(temporary, 5)
+    record(
+        temporary,
+        outcome(0, "cancelled", "1", identity=Identity("p", "k", "y")),
+        outcome(1, "cancelled", "2", identity=Identity("p", "j", "x")),
+        Entry(2, 1, (told("3", productKey="p", deviceKey="m", assetId="z"),), None),
+        Entry(3, 1, (told("4", productKey="q", deviceKey="k"),), outcome(3, "anomalous").verdict),
+        put_off(4),
+    )
+    claim(temporary, pass_no=2, members=(4,))
+    record(temporary, outcome(4, pass_no=2, identity=Identity("p", "o", "y")))
+    if ended:
+        temporary.finish("r1", RunEnd(7000, 4))
+        temporary.finish("r1", RunEnd(7001, 4))
+    names = [("deviceKey", each) for each in "kjmx"] + [("assetId", each) for each in "xyzk"]
+    found = {f"{n}={v}": [f.ordinal for f in temporary.find(n, v)] for n, v in names}
+    assert found == {
+        "deviceKey=k": [0, 3],
+        "deviceKey=j": [1],
+        "deviceKey=m": [2],
+        "deviceKey=x": [],
+        "assetId=x": [1],
+        "assetId=y": [0, 4],
+        "assetId=z": [2],
+        "assetId=k": [],
+    }
+    if ended:  # what a later start is told of is found again when that has ended
+        temporary.start("r1", 8000)
+        assert [f.ordinal for f in temporary.find("assetId", "z")] == [2]
+        record(temporary, outcome(2, "cancelled", pass_no=3, identity=Identity("p", "m", "w")))
+        temporary.finish("r1", RunEnd(9000, 4))
+        assert [f.ordinal for f in temporary.find("assetId", "w")] == [2]
+
+
+def test_find_reads_no_table_from_end_to_end(temporary: Store) -> None:
+    """Whatever the history: each table of devices is entered by a key or an index."""
+    plan(temporary, ["k", "@x"])
+    claim(temporary, 2)
+    record(temporary, outcome(0, "cancelled", "1"), outcome(1))
+    temporary.finish("r1", RunEnd(7000, 0))
+    asked: list[tuple[str, Any]] = []
+
+    def listen(_c: object, _cursor: object, sql: str, values: Any, *_rest: object) -> None:
+        asked.append((sql, values))
+
+    event.listen(temporary._database.engine, "before_cursor_execute", listen)
+    for name, value in (("commandId", "1"), ("deviceKey", "k"), ("assetId", "x")):
+        assert temporary.find(name, value)
+    raw = temporary._database.raw
+    steps = {
+        step[3]
+        for sql, values in asked
+        for step in raw.execute(f"EXPLAIN QUERY PLAN {sql}", values)
+        if not sql.startswith("BEGIN")
+    }
+    assert "SEARCH target USING COVERING INDEX target_assetId (run=? AND assetId=?)" in steps
+    assert [step for step in steps if "SCAN" in step] == ["SCAN run USING INDEX run_open"]
 
 
 def test_find_device(temporary: Store) -> None:
@@ -233,7 +312,7 @@ def test_find_device(temporary: Store) -> None:
     plan(temporary, ["k"], "r2")
     found = [
         (f.run_id, f.ordinal, f.outcome.value, f.at_ms, f.commandId)
-        for f in temporary.find(deviceKey="k")
+        for f in temporary.find("deviceKey", "k")
     ]
     assert found == [
         ("r1", 0, "nothing_cached", 6000, None),

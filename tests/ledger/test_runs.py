@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import event
 
-from tests.ledger.plans import claim, devices, new_run, plan, staged
+from tests.ledger.plans import claim, counted, devices, new_run, outcome, plan, record, staged
 from worker.errors import UsageError
 from worker.ledger.lock import job_lock
 from worker.ledger.store import Store
-from worker.model import Rehearsal, Requests, RunEnd, RunRecord, Spent, Stop, Verified
+from worker.model import (
+    OutcomeKind,
+    Rehearsal,
+    Requests,
+    RunEnd,
+    RunRecord,
+    Spent,
+    Stop,
+    Verified,
+)
 
 
-def frozen(store: Store, run_id: str, job: str = "nightly", *, rehearsal: bool = False) -> None:
+def frozen(store: Store, run_id: str, job: str = "nightly", **more: Any) -> None:
     with store.draft() as draft:
         draft.add([staged("a")])
-        store.freeze(draft, new_run(run_id, job, rehearsal=rehearsal), ["a.yaml"])
+        store.freeze(draft, new_run(run_id, job, **more), ["a.yaml"])
 
 
 def test_head(store: Store) -> None:
@@ -55,7 +66,7 @@ def test_head(store: Store) -> None:
     store.finish("r1", end, Rehearsal("calm", 7, truth_matches=True), spent)
     done = store.run("r1")
     assert done.spent == spent
-    assert (done.state, done.first_started_ms, done.started_ms) == ("finished", 2000, 3000)
+    assert (done.state, done.first_started_ms, done.started_ms) == ("stopped", 2000, 3000)
     assert (done.end, done.rehearsal) == (end, Rehearsal("calm", 7, truth_matches=True))
 
 
@@ -94,6 +105,11 @@ def test_states(store: Store, url: str) -> None:
     assert states == {"r3": "planned", "r2": "running", "r1": "interrupted"}
     assert store.run("r2").state == "interrupted"
     store.finish("r2", RunEnd(3, 0))
+    assert store.run("r2").state == "stopped", "one target is left"
+    store.start("r2", 4)
+    claim(store, 1, run_id="r2")
+    record(store, outcome(0), run_id="r2")
+    store.finish("r2", RunEnd(5, 0))
     assert store.run("r2").state == "finished"
 
 
@@ -104,12 +120,54 @@ def test_temporary_state(temporary: Store) -> None:
 
 
 def test_listing(store: Store) -> None:
-    """Newest first, of one job or all, as many as asked for."""
+    """The last to begin first, of one job or all, as many as asked for."""
     for run_id, job in (("r1", "a"), ("r2", "b"), ("r3", "a")):
         frozen(store, run_id, job)
     assert [run.run_id for run in store.runs()] == ["r3", "r2", "r1"]
     assert [run.run_id for run in store.runs("a")] == ["r3", "r1"]
     assert [run.run_id for run in store.runs("a", 1)] == ["r3"]
+    store.start("r2", 3000)
+    store.start("r1", 2000)
+    store.start("r2", 4000)
+    assert [run.run_id for run in store.runs()] == ["r2", "r1", "r3"]
+
+
+def test_a_run_that_ended_is_not_counted_again(store: Store) -> None:
+    """Its outcomes are counted once, when it ends; a resume begins without that."""
+    plan(store, devices(3))
+    claim(store, 2)
+    record(store, outcome(0, "cancelled", "1"), outcome(1))
+    asked = reads_of_outcomes(store)
+    assert counted(store) == {"cancelled": 1, "nothing_cached": 1, "not_attempted": 1}
+    assert asked, "it had not ended"
+    store.finish("r1", RunEnd(3000, 0))
+    asked.clear()
+    store.finish("r1", RunEnd(3001, 0))
+    counts = {kind: number for kind, number in store.counts("r1").items() if number}
+    assert counts == {
+        OutcomeKind.CANCELLED: 1,
+        OutcomeKind.NOTHING_CACHED: 1,
+        OutcomeKind.NOT_ATTEMPTED: 1,
+    }
+    assert [run.state for run in store.runs()] == ["stopped"]
+    assert asked == []
+    store.start("r1", 4000)
+    claim(store, 1)
+    record(store, outcome(2))
+    store.finish("r1", RunEnd(5000, 0))
+    assert counted(store) == {"cancelled": 1, "nothing_cached": 2}
+
+
+def reads_of_outcomes(store: Store) -> list[str]:
+    """The statements that count outcomes from now on."""
+    asked: list[str] = []
+
+    def listen(_connection: object, _cursor: object, sql: str, *_rest: object) -> None:
+        if "FROM outcome" in sql and "count(" in sql and "FROM claim" not in sql:
+            asked.append(sql)
+
+    event.listen(store._database.engine, "before_cursor_execute", listen)
+    return asked
 
 
 def test_unfinished(store: Store) -> None:
@@ -134,16 +192,44 @@ def test_unfinished(store: Store) -> None:
     [
         ("20261122T020500Z-k3f9ab", "20261122T020500Z-k3f9ab"),
         ("20261122T0205", "20261122T020500Z-k3f9ab"),
-        ("last", "20261123"),
-        ("last:a", "20261122T020500Z-k3f9ab"),
         ("20261123", "20261123"),
     ],
 )
 def test_resolve(store: Store, text: str, run_id: str) -> None:
-    """An id, a unique prefix, the last run, the last of a job; a whole id before a prefix."""
+    """An id, a unique prefix; a whole id before a prefix; to run a plan or to look at it."""
     for name, job in (("20261122T020500Z-k3f9ab", "a"), ("20261123x", "b"), ("20261123", "b")):
         frozen(store, name, job)
     assert store.resolve(text).run_id == run_id
+    assert store.resolve(text, plan=True).run_id == run_id
+
+
+def test_last(store: Store) -> None:
+    """The run that was started last, however old its plan; to run a plan, one that was not."""
+    for run_id, job in (("r1", "a"), ("r2", "b"), ("r3", "a"), ("r4", "b"), ("r5", "b")):
+        frozen(store, run_id, job, rehearsal=run_id == "r5")
+    store.start("r2", 2000)
+    store.start("r1", 3000)
+    last = {text: store.resolve(text).run_id for text in ("last", "last:a", "last:b")}
+    assert last == {"last": "r1", "last:a": "r1", "last:b": "r2"}
+    plans = {text: store.resolve(text, plan=True).run_id for text in ("last", "last:a")}
+    assert plans == {"last": "r4", "last:a": "r3"}, "a rehearsal is no plan to run"
+    store.start("r2", 9000)
+    assert store.resolve("last").run_id == "r1", "a resume starts no run"
+
+
+def test_plans_that_nobody_starts(store: Store) -> None:
+    """A plan of 14 days that was never started goes when the next one is frozen."""
+    day = 86_400_000
+    for run_id, at in (("old", 0), ("kept", 1), ("started", 0)):
+        frozen(store, run_id, planned_ms=at)
+    store.start("started", 1)
+    frozen(store, "day 13", planned_ms=13 * day)
+    assert [run.run_id for run in store.runs()] == ["day 13", "started", "kept", "old"]
+    frozen(store, "day 14", planned_ms=14 * day)
+    assert [run.run_id for run in store.runs()] == ["day 14", "day 13", "started", "kept"]
+    raw = store._database.raw
+    kept = [raw.execute(f"SELECT count(*) FROM {name}").fetchone() for name in ("target", "source")]
+    assert kept == [(4,), (4,)]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +238,8 @@ def test_resolve(store: Store, text: str, run_id: str) -> None:
         ("S", "S: no such run in ledger {path}: see `cancel-worker runs`"),
         ("s_", "s_: no such run in ledger {path}: see `cancel-worker runs`"),
         ("r1", "r1: 3 runs begin so: write one of r12 (a), r11 (a), r10 (a)"),
-        ("last:b", "last:b: no run of job b in ledger {path}"),
+        ("last", "last: no run was started in ledger {path}"),
+        ("last:b", "last:b: no run of job b was started in ledger {path}"),
     ],
 )
 def test_unclear(store: Store, path: Path, text: str, said: str) -> None:
@@ -176,8 +263,10 @@ def test_many_candidates(store: Store) -> None:
 
 def test_no_runs(store: Store) -> None:
     """An empty ledger says so."""
-    with pytest.raises(UsageError, match="last: no runs yet in ledger"):
+    with pytest.raises(UsageError, match="last: no run was started in ledger"):
         store.resolve("last")
+    with pytest.raises(UsageError, match="last:a: no plan of job a waits to be run in ledger"):
+        store.resolve("last:a", plan=True)
     with pytest.raises(UsageError, match="r1: no such run"):
         store.run("r1")
     with pytest.raises(UsageError, match="r1: no such run"):
@@ -191,7 +280,7 @@ def test_looking_makes_no_ledger(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as raised:
         store.resolve("last")
     store.close()
-    assert str(raised.value) == f"last: no runs yet in ledger {tmp_path}/none/ledger.db"
+    assert str(raised.value) == f"last: no run was started in ledger {tmp_path}/none/ledger.db"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -36,12 +36,14 @@ def everything(store: Store) -> None:
     store.commands("r1")
     store.open_intents("r1")
     store.also_touched_by("r1")
-    store.find(commandId="1")
-    store.find(deviceKey="d1")
+    store.find("commandId", "1")
+    store.find("deviceKey", "d1")
+    store.find("assetId", "a1")
     store.finish("r1", RunEnd(5, 0))
     store.unfinished("nightly")
     store.runs("nightly", 1)
     store.resolve("r1")
+    store.resolve("last:nightly")
     store.last_pass("r1")
     store.planned("r1")
     store.assume_sent("r1")
@@ -78,7 +80,7 @@ def test_hot_statements() -> None:
 def test_schema() -> None:
     """SQLite's tables are strict, and without row numbers where the key is the row."""
     here = [sql for sql in tables.schema(sqlite.dialect()) if "CREATE TABLE" in sql]
-    assert len(here) == 9
+    assert len(here) == 10
     assert all("STRICT" in sql for sql in here)
     rowids = [sql.split()[2] for sql in here if "WITHOUT ROWID" not in sql]
     assert rowids == ["run"]

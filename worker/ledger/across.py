@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import replace
-from sqlalchemy import Connection, Row, Select, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, func, or_, select
 
 from worker.ledger import tables
 from worker.ledger.doubts import in_doubt
@@ -18,7 +18,7 @@ from worker.ledger.entry import AlsoTouched, Found, Touched
 from worker.ledger.reading import end_of, head_of, read_slice
 from worker.ledger.recall import IN_LIST, chunks
 from worker.ledger.settle import Head
-from worker.ledger.tables import claim, command, outcome, target
+from worker.ledger.tables import alias, claim, command, outcome, target
 from worker.model import AssetId, Device, DeviceKey, Identity, OutcomeKind, RunEnd
 
 TOUCH_WINDOW_MS = 48 * 3600 * 1000  # a command may stay cached for so long
@@ -173,26 +173,37 @@ def also_touched(connection: Connection, head: Head) -> AlsoTouched:
     return AlsoTouched([each for each in touched if each.devices], len(rows) - len(compared))
 
 
-def find(connection: Connection, commandId: str | None, deviceKey: str | None) -> list[Found]:
+def find(connection: Connection, name: str, value: str, *, rehearsals: bool) -> list[Found]:
     """One of each command, or of a device without any, newest run first."""
     heads: dict[int, tuple[Head, RunEnd | None]] = {}
     found: list[Found] = []
-    for number, ordinal in _places(connection, commandId, deviceKey):
+    for number, ordinal in _places(connection, name, value):
         if number not in heads:
             row = connection.execute(select(tables.run).where(_run.run == number)).one()
             heads[number] = (head_of(connection, row), end_of(row))
         head, end = heads[number]
+        if head.rehearsal and not rehearsals:
+            continue
         doubts = in_doubt(connection, number, ordinal, ordinal)
         [told] = read_slice(connection, head, end, doubts, ordinal, ordinal)
         if told.outcome is OutcomeKind.NOT_ATTEMPTED:
             continue  # planned, never touched
         when = _recorded(connection, number, ordinal)
-        results = [c for c in told.commands if commandId in {None, c.command.commandId}]
+        results = [c for c in told.commands if name != "commandId" or c.command.commandId == value]
         identity = Identity(told.productKey, told.deviceKey, told.assetId).completed_by(told.told)
-        whole = Found(head.run_id, head.job, ordinal, identity, told.outcome, when.get(None))
+        whole = Found(
+            head.run_id,
+            head.job,
+            ordinal,
+            identity,
+            told.outcome,
+            when.get(None),
+            rehearsal=head.rehearsal,
+        )
         each = [(result.command.commandId, result.result) for result in results]
         found += [
-            replace(whole, commandId=name, result=result, at_ms=when[name]) for name, result in each
+            replace(whole, commandId=commandId, result=result, at_ms=when[commandId])
+            for commandId, result in each
         ] or [whole]
     return found
 
@@ -212,19 +223,27 @@ def _recorded(connection: Connection, run: int, ordinal: int) -> dict[str | None
     return when
 
 
-def _places(
-    connection: Connection, commandId: str | None, deviceKey: str | None
-) -> list[tuple[int, int]]:
+def _places(connection: Connection, name: str, value: str) -> list[tuple[int, int]]:
     """(run, ordinal) wherever a command or a device was planned or told, newest run first."""
-    if commandId is not None:
-        wanted = [(command, command.c.commandId == commandId)]
+    if name == "commandId":
+        wanted = [_places_in(command, command.c.commandId == value)]
     else:
-        wanted = [(table, table.c.deviceKey == deviceKey) for table in (target, outcome, command)]
-    found: set[tuple[int, int]] = set()
-    for table, where in wanted:
-        rows = connection.execute(select(table.c.run, table.c.ordinal).where(where).distinct())
-        found.update((row[0], row[1]) for row in rows)
+        # Each run is looked into by its key: the indexes begin with it.
+        planned = (target.c.run.in_(select(_run.run)), target.c[name] == value)
+        told = (alias.c.run.in_(select(_run.run)), alias.c.name == name, alias.c.value == value)
+        wanted = [_places_in(target, *planned), _places_in(alias, *told)]
+        unended = select(_run.run).where(_run.started_ms.is_not(None), _run.finished_ms.is_(None))
+        for part in chunks(list(connection.execute(unended).scalars())):
+            wanted += [
+                _places_in(table, table.c.run.in_(part), table.c[name] == value)
+                for table in (outcome, command)
+            ]
+    found = {(row[0], row[1]) for query in wanted for row in connection.execute(query)}
     return sorted(found, key=lambda place: (-place[0], place[1]))
+
+
+def _places_in(table: Table, *where: ColumnElement[bool]) -> Select[tuple[int, int]]:
+    return select(table.c.run, table.c.ordinal).where(*where)
 
 
 def device_of(row: Row[Any]) -> Device:

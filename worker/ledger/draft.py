@@ -40,6 +40,7 @@ from worker.ledger.entry import Frozen, NewRun
 from worker.ledger.tables import Prepared, draft, member, target, twin
 from worker.model import RunRecord
 
+PLAN_KEPT_MS = 14 * 24 * 3600 * 1000  # a plan that nobody starts
 SLICE = 10_000  # rows
 _DIGESTED = 1_000  # rows that a digest holds at once: what planning took once, a run keeps
 
@@ -84,12 +85,16 @@ class Draft:
         return [(_staged(tuple(row[:width])), _staged(tuple(row[width:]))) for row in found]
 
     def freeze(self, new: NewRun, files: Sequence[str]) -> Frozen:
-        """Write the plan in one transaction; `files` names the sources by their index."""
+        """Write the plan in one transaction; `files` names the sources by their index.
+
+        Plans that nobody has started for so long are removed with it.
+        """
         with self._database.read(UsageError) as connection:
             self._group(connection)
             _join(connection)
             united = int(connection.execute(_UNITED).scalar() or 0)
         with self._database.write(UsageError) as connection:
+            forget_plans(connection, tables.run.c.planned_ms <= new.planned_ms - PLAN_KEPT_MS)
             number = _write_head(connection, new, files)
             connection.execute(_copy(number))
             digest, targets, commands = digest_of(connection, new, number)
@@ -219,6 +224,14 @@ def _write_head(connection: Connection, new: NewRun, files: Sequence[str]) -> in
     named = [{"run": number, "source": index, "file": file} for index, file in enumerate(files)]
     connection.execute(insert(tables.source), named)
     return number
+
+
+def forget_plans(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Remove such plans, with their lists; a run that was started stays on record."""
+    run = tables.run.c
+    plans = select(run.run).where(run.finished_ms.is_(None), run.started_ms.is_(None), which)
+    for table in (target, tables.source, tables.run):
+        connection.execute(delete(table).where(table.c.run.in_(plans)))
 
 
 def _copy(number: int) -> Insert:

@@ -143,6 +143,7 @@ class Found(Struct, frozen=True):
     at_ms: int | None  # when it was recorded
     commandId: str | None = None
     result: Result | None = None
+    rehearsal: bool = False
 
 
 class Touched(Struct, frozen=True):

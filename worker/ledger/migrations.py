@@ -23,6 +23,29 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
             'active_ms', max(0, finished_ms - started_ms),
             'complete', json(iif(started_ms = first_started_ms, 'true', 'false'))
         ) AS BLOB) WHERE "end" IS NOT NULL AND started_ms IS NOT NULL""",
+        "ALTER TABLE run ADD COLUMN counts BLOB",
+        "CREATE INDEX run_began ON run (coalesce(first_started_ms, planned_ms))",
+        "CREATE INDEX run_open ON run (job) WHERE finished_ms IS NULL",
+        """CREATE INDEX "target_deviceKey" ON target (run, "deviceKey")
+            WHERE "deviceKey" IS NOT NULL""",
+        'CREATE INDEX "target_assetId" ON target (run, "assetId") WHERE "assetId" IS NOT NULL',
+        """CREATE TABLE alias (
+            run INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, ordinal INTEGER NOT NULL,
+            PRIMARY KEY (run, name, value, ordinal)
+        ) WITHOUT ROWID, STRICT""",
+        """INSERT INTO alias
+            WITH told AS (
+                SELECT run, ordinal, deviceKey, assetId FROM outcome
+                UNION ALL SELECT run, ordinal, deviceKey, assetId FROM command
+            )
+            SELECT run, 'deviceKey', told.deviceKey, ordinal
+            FROM told JOIN target USING (run, ordinal) JOIN run USING (run)
+            WHERE finished_ms IS NOT NULL AND told.deviceKey IS NOT target.deviceKey
+            AND told.deviceKey IS NOT NULL
+            UNION SELECT run, 'assetId', told.assetId, ordinal
+            FROM told JOIN target USING (run, ordinal) JOIN run USING (run)
+            WHERE finished_ms IS NOT NULL AND told.assetId IS NOT target.assetId
+            AND told.assetId IS NOT NULL""",
     ),
 }
 

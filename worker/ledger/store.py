@@ -14,12 +14,22 @@ from typing import Any
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from worker.errors import UsageError
-from worker.ledger import across, doubts, reading, tables
+from worker.ledger import across, alias, doubts, reading, tables
 from worker.ledger.database import Database, ledger_path
-from worker.ledger.draft import Draft, digest_of, drafting
+from worker.ledger.draft import Draft, digest_of, drafting, forget_plans
 from worker.ledger.entry import AlsoTouched, Claim, Doubt, Entry, Found, Frozen, Granted, NewRun
 from worker.ledger.lock import locked_by
 from worker.ledger.reading import end_of, head_of
@@ -100,34 +110,27 @@ class Store:
     def run(self, run_id: str) -> RunRecord:
         """The head of one run; raises UsageError for one that is not here."""
         with self._database.read() as connection:
-            return self._record(_row(connection, run_id))
+            return self._record(connection, _row(connection, run_id))
 
     def runs(self, job: str | None = None, limit: int | None = None) -> list[RunRecord]:
-        """The heads of runs, newest first."""
-        query = select(tables.run).order_by(_run.run.desc()).limit(limit)
-        if job is not None:
-            query = query.where(_run.job == job)
-        with self._database.read() as connection:
-            rows = connection.execute(query).all()
-        return [self._record(row) for row in rows]
+        """The heads of runs, the last to begin first; a plan stands where it was frozen."""
+        return self._newest(job, limit)
 
-    def resolve(self, text: str) -> RunRecord:
-        """The run that a person means: an id, a unique prefix of one, `last` or `last:JOB`."""
-        if text == "last" or text.startswith("last:"):
-            job = text.partition(":")[2] or None
-            newest = self.runs(job, 1)
-            if not newest:
-                said = f"no run of job {job}" if job else "no runs yet"
-                raise UsageError(f"{text}: {said} in ledger {self._database.name}")
-            return newest[0]
-        query = select(tables.run).where(_run.run_id.startswith(text, autoescape=True))
-        with self._database.read() as connection:
-            rows = connection.execute(query.order_by(_run.run.desc())).all()
-        meant = [row for row in rows if row.run_id.startswith(text)]
-        exact = [row for row in meant if row.run_id == text] or meant
-        if len(exact) == 1:
-            return self._record(exact[0])
-        raise UsageError(self._unclear(text, [f"{row.run_id} ({row.job})" for row in exact]))
+    def resolve(self, text: str, *, plan: bool = False) -> RunRecord:
+        """The run that a person means: an id, a unique prefix of one, `last` or `last:JOB`.
+
+        `last` is the run that was started last; with `plan` it is the newest plan that was not.
+        """
+        word, _, job = text.partition(":")
+        if word != "last":
+            return self._named(text)
+        begun = _run.started_ms.is_not(None)
+        waits = and_(_run.started_ms.is_(None), _run.rehearsal.is_(None))
+        if found := self._newest(job or None, 1, waits if plan else begun):
+            return found[0]
+        of_job = f" of job {job}" if job else ""
+        said = f"no plan{of_job} waits to be run" if plan else f"no run{of_job} was started"
+        raise UsageError(f"{text}: {said} in ledger {self._database.name}")
 
     def unfinished(self, job: str) -> RunRecord | None:
         """The newest run of the job that was started and has no end."""
@@ -136,7 +139,7 @@ class Store:
         )
         with self._database.read() as connection:
             row = connection.execute(query.order_by(_run.run.desc()).limit(1)).first()
-        return self._record(row) if row else None
+            return self._record(connection, row) if row else None
 
     def start(self, run_id: str, started_ms: int) -> None:
         """Note that the run begins, or begins again: it has no end from now on."""
@@ -148,7 +151,7 @@ class Store:
                 "started_ms": started_ms,
                 "spent": msgspec.json.encode(_spent(row)),
             }
-            unended = {"finished_ms": None, "doubts": None, "end": None}
+            unended = {"finished_ms": None, "doubts": None, "counts": None, "end": None}
             connection.execute(
                 update(tables.run).where(_run.run == row.run).values({**begun, **unended})
             )
@@ -163,7 +166,7 @@ class Store:
         with self._database.write() as connection:
             row = _row(connection, run_id)
             since_ms = row.planned_ms if row.first_started_ms is None else row.first_started_ms
-            begun = {"first_started_ms": since_ms}
+            begun = {"first_started_ms": since_ms, "counts": None}
             connection.execute(update(tables.run).where(_run.run == row.run).values(begun))
             doubts.assume(connection, row.run, put_off, unclaimed, since_ms)
 
@@ -180,9 +183,13 @@ class Store:
         """
         with self._database.write() as connection:
             number = self._head(connection, run_id).number
+            row = _row(connection, run_id)
+            if row.finished_ms is None:
+                alias.keep(connection, number)
             ended = {
                 "finished_ms": end.finished_ms,
                 "doubts": len(doubts.in_doubt(connection, number)),
+                "counts": msgspec.json.encode(self._counts(connection, row)),
                 "end": msgspec.json.encode(end),
             }
             if rehearsal is not None:
@@ -197,8 +204,7 @@ class Store:
             row = _row(connection, run_id)
             if row.started_ms is not None:
                 raise UsageError(f"run {run_id} was started: it stays on record")
-            for table in (tables.target, tables.source, tables.run):
-                connection.execute(delete(table).where(table.c.run == row.run))
+            forget_plans(connection, _run.run == row.run)
         self._heads.pop(run_id, None)
 
     def planned(self, run_id: str) -> tuple[str, int]:
@@ -320,7 +326,7 @@ class Store:
     def counts(self, run_id: str) -> dict[OutcomeKind, int]:
         """How many targets ended in each outcome: every name, the sum is all targets."""
         with self._database.read() as connection:
-            return reading.count(connection, self._head(connection, run_id))
+            return self._counts(connection, _row(connection, run_id))
 
     def commands(self, run_id: str) -> int:
         """How many commands are recorded as cancelled, each once for its target."""
@@ -339,10 +345,13 @@ class Store:
                 rows = reading.read_slice(connection, head, end, open_ones, lo, hi)
             yield from rows
 
-    def find(self, *, commandId: str | None = None, deviceKey: str | None = None) -> list[Found]:
-        """Which runs touched this command or device, newest run first; one of each command."""
+    def find(self, name: str, value: str, *, rehearsals: bool = False) -> list[Found]:
+        """Which runs touched this command or device, newest run first; one of each command.
+
+        name: commandId, deviceKey or assetId. Rehearsals touched nothing real and are left out.
+        """
         with self._database.read() as connection:
-            return across.find(connection, commandId, deviceKey)
+            return across.find(connection, name, value, rehearsals=rehearsals)
 
     def also_touched_by(self, run_id: str) -> AlsoTouched:
         """Other runs that touched devices of this one, from 48 h before it on, newest first."""
@@ -374,25 +383,55 @@ class Store:
                 return
             after = ordinals[-1]
 
-    def _record(self, row: Row[Any]) -> RunRecord:
+    def _newest(
+        self, job: str | None, limit: int | None, *where: ColumnElement[bool]
+    ) -> list[RunRecord]:
+        """Such runs, of one job or of all, by when they began."""
+        began = func.coalesce(_run.first_started_ms, _run.planned_ms)
+        query = select(tables.run).order_by(began.desc(), _run.run.desc()).where(*where)
+        if job is not None:
+            query = query.where(_run.job == job)
+        with self._database.read() as connection:
+            rows = connection.execute(query.limit(limit)).all()
+            return [self._record(connection, row) for row in rows]
+
+    def _named(self, text: str) -> RunRecord:
+        """The run of this id, or the only one whose id begins so."""
+        query = select(tables.run).where(_run.run_id.startswith(text, autoescape=True))
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(_run.run.desc())).all()
+            meant = [row for row in rows if row.run_id.startswith(text)]
+            exact = [row for row in meant if row.run_id == text] or meant
+            if len(exact) == 1:
+                return self._record(connection, exact[0])
+        raise UsageError(self._unclear(text, [f"{row.run_id} ({row.job})" for row in exact]))
+
+    def _record(self, connection: Connection, row: Row[Any]) -> RunRecord:
         names = {"state", "end", "rehearsal", "spent"}.symmetric_difference(
             RunRecord.__struct_fields__
         )
         given = {name: getattr(row, name) for name in names}
         rehearsal = row.rehearsal and msgspec.json.decode(row.rehearsal, type=Rehearsal)
-        state = self._state(row)
+        state = self._state(connection, row)
         spent = _spent(row, running=state == "running")
         return RunRecord(**given, rehearsal=rehearsal, end=end_of(row), state=state, spent=spent)
 
-    def _state(self, row: Row[Any]) -> RunState:
+    def _state(self, connection: Connection, row: Row[Any]) -> RunState:
         """Started without an end is running as long as its process holds the job's lock."""
         if row.started_ms is None:
             return "planned"
         if row.finished_ms is not None:
-            return "finished"
+            left = self._counts(connection, row)[OutcomeKind.NOT_ATTEMPTED]
+            return "stopped" if left else "finished"
         if self._database.path is None:  # dies with its process
             return "running"
         return "running" if locked_by(self._url, row.job) == row.run_id else "interrupted"
+
+    def _counts(self, connection: Connection, row: Row[Any]) -> dict[OutcomeKind, int]:
+        """Targets by outcome, as kept when the run ended; else counted now."""
+        if row.counts is not None:
+            return msgspec.json.decode(row.counts, type=dict[OutcomeKind, int])
+        return reading.count(connection, self._head(connection, row.run_id))
 
     def _unclear(self, text: str, candidates: list[str]) -> str:
         if not candidates:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     Update,
+    func,
     text,
 )
 from sqlalchemy.dialects import sqlite
@@ -86,8 +87,11 @@ run = Table(
     # The greatest difference of clocks that the run saw.
     Column("clock_apart_ms", _INT, nullable=False, server_default=text("0")),
     _blob("spent"),  # JSON of a Spent; null before the first start
+    _blob("counts"),  # JSON, targets by outcome when it finished; null where an older version did
     sqlite_strict=True,
 )
+Index("run_began", func.coalesce(run.c.first_started_ms, run.c.planned_ms))  # for `runs`, `last`
+Index("run_open", run.c.job, sqlite_where=run.c.finished_ms.is_(None))  # few, whatever the history
 
 source = _keyed("source", _int("run", key=True), _int("source", key=True), _text("file"))
 
@@ -99,6 +103,18 @@ target = _keyed(
     _int("line"),
     *_identity(null=True),
     _text("commandIds", null=True),  # joined by one space; null: all cached
+)
+# By run first: a plan adds to one place of the index, however many runs know its devices.
+for _name in ("deviceKey", "assetId"):
+    _named = target.c[_name]
+    Index(f"target_{_name}", target.c.run, _named, sqlite_where=_named.is_not(None))
+
+alias = _keyed(  # a name that replies told of a target and that its plan does not have
+    "alias",
+    _int("run", key=True),
+    _text("name", key=True),  # deviceKey | assetId
+    _text("value", key=True),
+    _int("ordinal", key=True),
 )
 
 claim = _keyed(
