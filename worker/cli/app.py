@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 from worker import __version__
-from worker.cli import asked, looking, resuming, searching, sending
+from worker.cli import asked, history, looking, resuming, searching, sending
 from worker.cli.desk import Common, say, say_error
 from worker.cli.signals import SIGNALS
 from worker.errors import CancelWorkerError
@@ -225,9 +225,18 @@ def verify(
 
 
 @app.command()
-def runs(output: Print = Output.TEXT, config: Config = None, ledger: Ledger = None) -> None:
+def runs(
+    job: Annotated[
+        str | None, Option("--job", metavar="JOB", help="Only runs of this job.")
+    ] = None,
+    limit: Annotated[int, Option("--limit", min=1, metavar="N", help="How many, at most.")] = 20,
+    output: Print = Output.TEXT,
+    config: Config = None,
+    ledger: Ledger = None,
+) -> None:
     """List the runs of a ledger, newest first."""
-    looking.runs(Common(config, ledger), as_json=output is Output.JSON)
+    as_json = output is Output.JSON
+    history.runs(Common(config, ledger), job=job, limit=limit, as_json=as_json)
 
 
 @app.command()
@@ -245,13 +254,18 @@ def report(
 
 @app.command()
 def find(
-    what: Annotated[str, Argument(metavar="commandId=…|deviceKey=…")],
+    what: Annotated[str, Argument(metavar="commandId=…|deviceKey=…|assetId=…")],
+    rehearsals: Annotated[
+        bool, Option("--rehearsals", help="Name rehearsals too, which touched nothing real.")
+    ] = False,
     output: Print = Output.TEXT,
     config: Config = None,
     ledger: Ledger = None,
 ) -> None:
-    """Say which runs touched a command or a device."""
-    looking.find(what, Common(config, ledger), as_json=output is Output.JSON)
+    """Say which runs touched a command or a device; exit code 3 when none did."""
+    as_json = output is Output.JSON
+    found = history.find(what, Common(config, ledger), rehearsals=rehearsals, as_json=as_json)
+    raise typer.Exit(found)
 
 
 @app.command()

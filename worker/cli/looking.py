@@ -1,4 +1,4 @@
-"""The commands that send nothing: check, schema, runs, report, find, simulate."""
+"""The commands that send nothing: check, schema, report, simulate."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 
 import anyio
 import msgspec
-from rich.console import Console, JustifyMethod
-from rich.table import Table
 
 from worker.cli import desk
 from worker.cli.desk import Common
@@ -17,7 +15,7 @@ from worker.cli.planning import check_job
 from worker.cli.series import summary_of
 from worker.cli.signals import SIGNALS
 from worker.cli.terms import terms_of
-from worker.clock import SystemClock, rfc3339
+from worker.clock import SystemClock
 from worker.config import config_schema
 from worker.errors import InvalidInputError, UsageError
 from worker.job.schema import job_schema
@@ -34,10 +32,8 @@ from worker.report.text import text
 from worker.simulator.faults import PROFILES
 from worker.simulator.serve import describe, serve
 from worker.simulator.world import World
-from worker.text import escaped
 
 SCHEMA_VERSION = 1
-_PIPE_WIDTH = 10_000  # columns: without a terminal a run stays on its line
 _SCHEMAS = {
     "job": job_schema,
     "config": config_schema,
@@ -91,50 +87,6 @@ def schema(of: str) -> None:
     desk.show_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
 
-def runs(common: Common, *, as_json: bool) -> None:
-    """All runs of the ledger, newest first."""
-    with desk.reading(common) as (store, _):
-        told = [_run_line(store, record) for record in store.runs()]
-    if as_json:
-        desk.show_json(told)
-    elif not told:
-        desk.show("no runs yet")
-    else:
-        desk.show_text(_run_table(told))
-
-
-def _run_line(store: Store, record: RunRecord) -> dict[str, Any]:
-    end = record.end
-    return {
-        "run_id": record.run_id,
-        "job": record.job,
-        "state": record.state,
-        "started_at": None if record.started_ms is None else rfc3339(record.started_ms),
-        "finished_at": None if end is None else rfc3339(end.finished_ms),
-        "targets": record.targets,
-        "outcomes": {kind.value: n for kind, n in store.counts(record.run_id).items()},
-        "exit_code": None if end is None else end.exit_code,
-    }
-
-
-def _run_table(told: Sequence[dict[str, Any]]) -> str:
-    table = Table(box=None, pad_edge=False)
-    for name in ("run_id", "job", "state", "started_at", "targets", "outcomes", "exit"):
-        # A run_id in two pieces could not be copied.
-        justify: JustifyMethod = "right" if name == "targets" else "left"
-        table.add_column(name, overflow="fold", justify=justify, no_wrap=name == "run_id")
-    for run in told:
-        outcomes = ", ".join(f"{n} {kind}" for kind, n in run["outcomes"].items() if n)
-        code = "" if run["exit_code"] is None else str(run["exit_code"])
-        cells = (run["run_id"], run["job"], run["state"], run["started_at"] or "")
-        table.add_row(*map(escaped, cells), str(run["targets"]), outcomes, code)
-    width = None if desk.on_terminal() else _PIPE_WIDTH
-    console = Console(highlight=False, markup=False, emoji=False, width=width)
-    with console.capture() as captured:
-        console.print(table)
-    return captured.get()
-
-
 def report(run: str, form: str, common: Common) -> None:
     """One run on stdout, in one of the formats."""
     with desk.reading(common) as (store, _):
@@ -161,36 +113,6 @@ def _write_rows(record: RunRecord, store: Store, form: str) -> None:
             write_restore(record.run_id, rows, SystemClock().wall_ms(), out)
         else:
             write_remaining_rows(rows, terms_of(record).leftovers(), out)
-
-
-def find(what: str, common: Common, *, as_json: bool) -> None:
-    """Which runs touched a command or a device."""
-    name, equals, value = what.partition("=")
-    if not equals or not value or name not in ("commandId", "deviceKey"):
-        raise UsageError(f"find {what}: write commandId=… or deviceKey=…")
-    with desk.reading(common) as (store, _):
-        found = store.find(**{name: value})
-    told = [
-        {
-            "run_id": each.run_id,
-            "job": each.job,
-            "productKey": each.identity.productKey,
-            "deviceKey": each.identity.deviceKey,
-            "assetId": each.identity.assetId,
-            "outcome": each.outcome.value,
-            "at": None if each.at_ms is None else rfc3339(each.at_ms),
-            "commandId": each.commandId,
-            "result": each.result,
-        }
-        for each in found
-    ]
-    if as_json:
-        desk.show_json({"schema_version": SCHEMA_VERSION, "found": told})
-        return
-    for each in told:
-        desk.show("  ".join(f"{key}={value}" for key, value in each.items() if value))
-    if not told:
-        desk.show(f"no run on this ledger touched {what}")
 
 
 def simulate(port: int, profile: str, seed: int, orgId: str) -> int:

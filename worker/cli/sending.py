@@ -190,7 +190,7 @@ def _planned(run: str, office: Office, ask: Ask) -> Planned:
     """What `plan` has frozen, if it has not been started and nobody changed it."""
     if Path(run).is_file():
         raise UsageError(f"--plan {run}: plan files: not supported yet; give a run_id")
-    record = office.store.resolve(run)
+    record = office.store.resolve(run, plan=True)
     if record.started_ms is not None or record.rehearsal is not None:
         raise _started(record)
     digest, listed = office.store.planned(record.run_id)

@@ -242,7 +242,7 @@ def _places(connection: Connection, name: str, value: str) -> list[tuple[int, in
     return sorted(found, key=lambda place: (-place[0], place[1]))
 
 
-def _places_in(table: Table, *where: ColumnElement[bool]) -> Select[tuple[int, int]]:
+def _places_in(table: Table, *where: ColumnElement[bool]) -> Select[Any]:
     return select(table.c.run, table.c.ordinal).where(*where)
 
 

@@ -80,6 +80,11 @@ class Store:
         """Where the ledger's file is; None for a temporary one."""
         return self._database.path
 
+    @property
+    def name(self) -> str:
+        """What people call the ledger."""
+        return self._database.name
+
     def lost(self) -> str | None:
         """What happened to the ledger's file, for people; None while its path leads to it.
 
@@ -131,6 +136,13 @@ class Store:
         of_job = f" of job {job}" if job else ""
         said = f"no plan{of_job} waits to be run" if plan else f"no run{of_job} was started"
         raise UsageError(f"{text}: {said} in ledger {self._database.name}")
+
+    def beginning_of(self, run_id: str) -> str:
+        """The moment with which a run_id begins, where no other begins so; else the whole id."""
+        moment = run_id.partition("-")[0]
+        others = select(_run.run_id).where(_run.run_id >= moment, _run.run_id < f"{moment}~")
+        with self._database.read() as connection:
+            return moment if len(connection.execute(others.limit(2)).all()) == 1 else run_id
 
     def unfinished(self, job: str) -> RunRecord | None:
         """The newest run of the job that was started and has no end."""
