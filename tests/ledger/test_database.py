@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ledger.plans import claim, devices, plan
+from tests.ledger.plans import claim, devices, outcome, plan, record
 from worker.errors import LedgerError, UsageError
 from worker.ledger.database import Database, ledger_path
 from worker.ledger.store import Store
@@ -127,36 +127,124 @@ def test_second_name(tmp_path: Path) -> None:
     Store.open(f"sqlite:///{one}").close()
 
 
-def test_read_only_disk(url: str, path: Path) -> None:
-    """A ledger that the file system will not let anyone change is refused at open."""
-    Store.open(url).close()
-    script = f"""
+MOUNTED = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, MS_RDONLY, MS_BIND, MS_REMOUNT = 0x20000, 1, 4096, 32
 MS_REC, MS_PRIVATE = 16384, 1 << 18
+folder = os.path.dirname(sys.argv[1]).encode()
 def mount(*a):
     if libc.mount(*a): os._exit(77)
 if libc.unshare(CLONE_NEWNS): os._exit(77)
 mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
-mount({str(path.parent)!r}.encode(), {str(path.parent)!r}.encode(), None, MS_BIND, None)
-mount(b"none", {str(path.parent)!r}.encode(), None, MS_BIND | MS_REMOUNT | MS_RDONLY, None)
+mount(folder, folder, None, MS_BIND, None)
+mount(b"none", folder, None, MS_BIND | MS_REMOUNT | MS_RDONLY, None)
 from worker.ledger.store import Store
 from worker.errors import UsageError
+"""
+READ = """
 try:
-    Store.open({url!r})
+    store = Store.look("sqlite:///" + sys.argv[1])
+    print([(run.run_id, run.state) for run in store.runs()], len(list(store.rows("r1"))))
+    print([found.run_id for found in store.find("deviceKey", "d0", rehearsals=True)])
+    print(store.lost())
 except UsageError as error:
     print(error)
 """
+SEEN = "[('r1', 'interrupted')] 2\n['r1']\nNone\n"
+
+
+def on_a_read_only_disk(path: Path, script: str) -> str:
+    """What a script prints that sees the folder of a ledger mounted read-only."""
     ran = subprocess.run(
-        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+        [sys.executable, "-c", MOUNTED + script, str(path)],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     if ran.returncode == 77:  # pragma: no cover
         pytest.skip("mounts are not allowed here")
-    assert ran.stdout == (
+    return ran.stdout + ran.stderr
+
+
+def test_read_only_disk(url: str, path: Path) -> None:
+    """A ledger that the file system will not let anyone change is refused at open."""
+    Store.open(url).close()
+    script = """
+try:
+    Store.open("sqlite:///" + sys.argv[1])
+except UsageError as error:
+    print(error)
+"""
+    assert on_a_read_only_disk(path, script) == (
         f"ledger {path}: Read-only file system: "
         "give a folder that you may write to, with ledger.url or --ledger\n"
     )
+
+
+def used(store: Store) -> None:
+    """A run that was killed: one target is in doubt, one settled."""
+    plan(store, devices(2))
+    claim(store, 2)
+    record(store, outcome(0, "cancelled", "1"))
+
+
+def test_a_ledger_that_can_only_be_read_is_read(url: str, path: Path) -> None:
+    """An archive on a read-only disk, nothing beside it: looked at, and left as it is."""
+    store = Store.open(url)
+    used(store)
+    store.close()
+    names = sorted(each.name for each in path.parent.iterdir())
+    assert names == ["ledger.db"]
+    before = path.read_bytes()
+    assert on_a_read_only_disk(path, READ) == SEEN
+    assert (path.read_bytes(), sorted(each.name for each in path.parent.iterdir())) == (
+        before,
+        names,
+    )
+
+
+def test_a_ledger_in_use_is_read_with_its_write_ahead_log(store: Store, path: Path) -> None:
+    """Of a ledger that somebody else writes, what stands in its log is seen too."""
+    used(store)
+    assert path.with_name("ledger.db-wal").stat().st_size
+    assert on_a_read_only_disk(path, READ) == SEEN
+
+
+def test_a_write_ahead_log_that_cannot_be_read_is_not_passed_over(
+    store: Store, path: Path, tmp_path: Path
+) -> None:
+    """A copy with a log and without the file that leads through it: the file is not all."""
+    used(store)
+    copy = tmp_path / "copy" / "ledger.db"
+    copy.parent.mkdir()
+    for suffix in ("", "-wal"):
+        copy.with_name(copy.name + suffix).write_bytes(
+            path.with_name(path.name + suffix).read_bytes()
+        )
+    assert on_a_read_only_disk(copy, READ) == (
+        f"ledger {copy}: cannot be opened: copy it, with the -wal file beside it, "
+        "to a folder that you may write to\n"
+    )
+    looked = Store.look(f"sqlite:///{copy}")
+    assert [run.run_id for run in looked.runs()] == ["r1"]
+    looked.close()
+
+
+def test_an_older_ledger_that_can_only_be_read_is_carried_in_a_copy(path: Path) -> None:
+    """An archive of an earlier version shows what it holds, and stays of its version."""
+    path.write_bytes((Path(__file__).parent / "schema_1.sqlite").read_bytes())
+    before = path.read_bytes()
+    script = """
+store = Store.look("sqlite:///" + sys.argv[1])
+print([run.state for run in store.runs()])
+print([found.run_id for found in store.find("assetId", "x")])
+"""
+    assert on_a_read_only_disk(path, script) == (
+        "['planned', 'finished', 'finished', 'interrupted', 'stopped', 'finished']\n"
+        "['20261103T020000Z-cccccc', '20261102T020000Z-bbbbbb', '20261101T020000Z-aaaaaa']\n"
+    )
+    assert path.read_bytes() == before
 
 
 def test_not_a_database(path: Path, url: str) -> None:

@@ -74,22 +74,24 @@ def _example() -> str:
 class Database:
     """One open ledger; raises UsageError when it cannot be used."""
 
-    def __init__(self, url: str, *, name: str | None = None) -> None:
-        """`name` is what messages call it, if not by its path."""
+    def __init__(self, url: str, *, name: str | None = None, to_look: bool = False) -> None:
+        """`name` is what messages call it, if not by its path.
+
+        to_look: where the ledger cannot be written, it is opened to be read.
+        """
         self.path = ledger_path(url)
         self.name = name or (str(self.path) if self.path else "the temporary ledger")
         self._broken: str | None = None
+        self._only_read = bool(to_look and self.path and not _is_writable(self.path))
         with self._opening():
-            if self.path:
+            if self.path and not self._only_read:
                 _prepare(self.path)
             opened = identity_of(self.path) if self.path else None
-            # '' is a private database that moves to an unnamed file when it outgrows memory.
-            self.raw = sqlite3.connect(
-                str(self.path or ""),
-                timeout=BUSY_TIMEOUT,
-                isolation_level=None,
-                check_same_thread=False,
-            )
+            if self.path and self._only_read:
+                self.raw = _open_to_read(self.path)
+            else:
+                # '' is a private database that moves to an unnamed file when it outgrows memory.
+                self.raw = _connect(str(self.path or ""))
         # pysqlite's own transactions are off: a begin says which lock it takes.
         self.engine = create_engine("sqlite://", poolclass=StaticPool, creator=lambda: self.raw)
         event.listen(self.engine, "begin", _begin)
@@ -97,7 +99,8 @@ class Database:
         try:
             with self._opening():
                 self._settle_schema()
-            self._place = _place(self.path, opened) if self.path else None
+            watched = None if self._only_read else self.path
+            self._place = _place(watched, opened) if watched else None
         except UsageError:
             self.close()
             raise
@@ -168,19 +171,37 @@ class Database:
         try:
             yield
         except OSError as failure:
-            said = f"ledger {self.name}: {failure.strerror}: {_REMEDY}"
+            said = f"ledger {self.name}: {failure.strerror}: {self._remedy}"
             raise UsageError(said) from None
         except _FAILURES as failure:
-            raise UsageError(f"{self._message(failure)}: {_REMEDY}") from None
+            raise UsageError(f"{self._message(failure)}: {self._remedy}") from None
+
+    @property
+    def _remedy(self) -> str:
+        return _COPY if self._only_read else _REMEDY
 
     def _settle_schema(self) -> None:
         with self._transaction("BEGIN") as connection:
             version = self._version(connection)  # before anything of a foreign file is changed
+        if self._only_read:
+            if version == SCHEMA_VERSION:
+                return
+            self._carry_a_copy()
         self._write_ahead()
         self.raw.execute("PRAGMA synchronous=FULL")
         if version != SCHEMA_VERSION:
             with self._transaction("BEGIN IMMEDIATE") as connection:
                 _bring_up_to_date(connection, self._version(connection))  # as it is under the lock
+
+    def _carry_a_copy(self) -> None:
+        """Go on with a private copy, which can be carried forward from its older schema."""
+        copy = _connect("")
+        self.raw.backup(copy)
+        self._connection.close()
+        self.engine.dispose()
+        self.raw.close()
+        self.raw = copy
+        self._connection = self.engine.connect()
 
     def _write_ahead(self) -> None:
         """Switch to the write-ahead log.
@@ -215,6 +236,39 @@ class Database:
 
 
 _REMEDY = "give a folder that you may write to, with ledger.url or --ledger"
+_COPY = "copy it, with the -wal file beside it, to a folder that you may write to"
+
+
+def _connect(database: str, *, is_uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(
+        database, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, uri=is_uri
+    )
+
+
+def _is_writable(path: Path) -> bool:
+    """Whether a ledger that is there, and the files beside it, can be changed."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    """A ledger that cannot be written; raises sqlite3.Error, OSError.
+
+    SQLite reads the write-ahead log through a file that it shares with writers. Where there is
+    neither and none can be made, nobody writes: then the file alone is the whole ledger.
+    """
+    if not os.access(path, os.R_OK):
+        raise UsageError(f"ledger {path}: you may not read it: ask its owner, or read a copy")
+    path = Path(os.path.realpath(path))
+    raw = _connect(f"{path.as_uri()}?mode=ro", is_uri=True)
+    try:
+        raw.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    except sqlite3.OperationalError:
+        raw.close()
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:
+            raise
+        raw = _connect(f"{path.as_uri()}?mode=ro&immutable=1", is_uri=True)
+    return raw
 
 
 def _prepare(path: Path) -> None:
@@ -237,7 +291,7 @@ def _prepare(path: Path) -> None:
     with suppress(FileExistsError):
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         os.close(os.open(path, flags, 0o600))  # SQLite gives its side files the same mode
-    if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+    if not _is_writable(path):
         raise _error(errno.EROFS if os.geteuid() == 0 else errno.EACCES)
 
 

@@ -69,10 +69,13 @@ class Store:
 
     @classmethod
     def look(cls, url: str) -> Store:
-        """As `open`, to look only: where there is none it shows an empty one, and makes none."""
+        """As `open`, to look only: one that cannot be written is read.
+
+        Where there is none it shows an empty one, and makes none.
+        """
         path = ledger_path(url)
         if path is None or path.exists():
-            return cls.open(url)
+            return cls(url, Database(url, to_look=True), keep_input=True)
         return cls(url, Database("sqlite://", name=str(path)), keep_input=True)
 
     @property
