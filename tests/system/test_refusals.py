@@ -66,8 +66,8 @@ def test_what_a_newer_version_wrote_is_not_worked_off(
         raw.close()
         for words in (
             ["run", "--yes", "--plan", "last"],
-            ["resume", "--yes", "last"],
-            ["verify", "last"],
+            ["resume", "--yes", "2"],
+            ["verify", "2"],
         ):
             done = gateway.command(*words)
             assert (done.returncode, said in done.stderr) == (2, True), done.stderr
@@ -206,6 +206,88 @@ def test_a_verification_that_may_not_search(tmp_path: Path) -> None:
         )
         [reason] = document["exit_reasons"]
         assert reason.startswith("not searched: 30, although the job asks for it: searches failed")
+
+
+_OTHER_ORG = {"CANCEL_WORKER_GATEWAY_ORGS": "o1,o2"}
+_GUARDS = [
+    (("--max-devices", "4"), {}, "max_devices is 4: nothing was sent"),
+    ((), {"CANCEL_WORKER_CEILING_MAX_DEVICES": "4"}, "no more than 4 (ceiling.max_devices)"),
+    ((), {}, "min_devices is 6: nothing was sent. Is the inventory complete?"),
+    ((), _OTHER_ORG, "orgId"),
+    ((), None, "There is no terminal to ask on"),
+]
+
+
+@pytest.mark.parametrize(("flags", "environment", "said"), _GUARDS)
+@pytest.mark.parametrize("command", ["run", "run --plan", "resume"])
+def test_whatever_sends_goes_through_the_same_guards(
+    tmp_path: Path,
+    command: str,
+    flags: tuple[str, ...],
+    environment: dict[str, str] | None,
+    said: str,
+) -> None:
+    """A list that one command refuses is not sent by another one: 7, and no request."""
+    few = "min_devices" in said
+    with stage(tmp_path, busy=0.5) as gateway:
+        job = gateway.job("guarded", devices(5), limits="{min_devices: 6}" if few else "{}")
+        words = {"run": ["run", job], "run --plan": ["run", "--plan", "last"]}.get(command, [])
+        if command != "run":
+            assert gateway.command("plan", job).returncode == 0
+        if command == "resume":
+            words = ["resume", _begun(gateway.ledger)]
+        confirmed = [] if environment is None else ["--yes"]
+        done = gateway.command(*words, *confirmed, *flags, **environment or {})
+        assert (done.returncode, said in done.stderr) == (7, True), done.stderr
+        assert gateway.world.truth().requests == {}
+
+
+def _begun(ledger: Path) -> str:
+    """The plan, as a run that was killed before it sent anything."""
+    with sqlite3.connect(ledger) as raw:
+        raw.execute("UPDATE run SET started_ms = planned_ms, first_started_ms = planned_ms")
+        [(run_id,)] = raw.execute("SELECT run_id FROM run").fetchall()
+    raw.close()
+    return str(run_id)
+
+
+def test_a_verification_asks_which_organization_too(tmp_path: Path) -> None:
+    """It would search with the keys of another one; a rehearsal's devices are nowhere."""
+    with stage(tmp_path, busy=0.5) as gateway:
+        job = gateway.job("looked", devices(5))
+        gateway.run("run", job, "--yes")
+        before = gateway.world.truth().requests
+        done = gateway.command("verify", "last", **_OTHER_ORG)
+        assert (done.returncode, "o1" in done.stderr) == (7, True), done.stderr
+        ledger = f"sqlite:///{gateway.ledger}"
+        gateway.run("run", job, "--rehearse", "--ledger", ledger)
+        done = gateway.command("verify", "last")
+        assert (done.returncode, "was a rehearsal" in done.stderr) == (2, True), done.stderr
+        assert gateway.world.truth().requests == before
+
+
+def test_a_canary(tmp_path: Path) -> None:
+    """A hundred first, then the rest: each device has one outcome; the guards hold in between."""
+    with stage(tmp_path, busy=0.5) as gateway:
+        job = gateway.job("canary", devices(3000))
+        code, document = gateway.run("run", job, "--yes", "--limit", "100")
+        outcomes = document["outcomes"]
+        assert (code, outcomes["not_attempted"], document["exit_reasons"]) == (0, 2900, [])
+        assert gateway.command("resume", "last", "--yes", "--max-devices", "1").returncode == 7
+        asked = gateway.command("resume", "last")
+        assert (asked.returncode, "2900 of 3000 devices left" in asked.stderr) == (7, True)
+        code, document = gateway.run("resume", "last", "--yes")
+        settled = {name: number for name, number in document["outcomes"].items() if number}
+        assert (code, sum(settled.values())) == (0, 3000)
+        assert set(settled) == {"cancelled", "nothing_cached"}
+        truth = gateway.world.truth()
+        assert document["requests"]["cancel"] == 3000 == truth.requests["cancel"]
+        with sqlite3.connect(gateway.ledger) as raw:
+            counts = raw.execute("SELECT count(*), count(DISTINCT ordinal) FROM outcome").fetchall()
+        raw.close()
+        assert counts == [(3000, 3000)]
+        complete = gateway.command("resume", "last", "--yes")
+        assert (complete.returncode, "is complete" in complete.stderr) == (0, True)
 
 
 @pytest.mark.parametrize("words", [("serve",), ("run", "j.yaml", "--allow", "5")])

@@ -90,12 +90,6 @@ def done(results: Sequence[Result]) -> Done:
     )
 
 
-def check_org(order: Order, settings: Settings) -> None:
-    """RefusedError when the configuration forbids the job's organization."""
-    if order.record.rehearsal is None:
-        settings.require_gateway().check_org(order.record.orgId)
-
-
 class _Agreed(Struct, frozen=True):
     limits: Limits
     ceiling: Ceiling

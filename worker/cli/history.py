@@ -35,7 +35,7 @@ _ATTENTION = (
     OutcomeKind.NOT_FOUND,
     OutcomeKind.TOO_LATE,
 )
-_HEADS = ("run", "start", "job", "targets", "left", "state", "attention")
+_HEADS = ("run", "start", "job", "targets", "left", "state", "note")
 _RUN, _JOB, _TARGETS, _LEFT, _LAST = 0, 2, 3, 4, 6  # columns
 _LEAST = 10  # columns for a job's name
 

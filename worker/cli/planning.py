@@ -11,7 +11,7 @@ from worker import __version__
 from worker.cli.series import Office
 from worker.cli.terms import Terms, agree
 from worker.config import Settings, resolve_limits
-from worker.errors import CancelWorkerError, RefusedError
+from worker.errors import CancelWorkerError
 from worker.job.plan import Forecast, Repeat, Row, forecast, read_job
 from worker.job.schema import Job
 from worker.ledger.draft import Draft
@@ -134,28 +134,6 @@ class _Sheet:
     def repeats(self, limit: int) -> list[Repeat]:
         found = self._draft.repeats(limit)
         return [Repeat(Row(*first), Row(*again)) for first, again in found]
-
-
-def check_caps(planned: Planned, settings: Settings) -> None:
-    """RefusedError when the list is longer than max_devices or shorter than min_devices."""
-    limits, count = planned.terms.limits, planned.record.targets
-    if count > limits.max_devices:
-        ceiling = settings.ceiling.max_devices
-        bound = ceiling is not None and count > ceiling
-        remedy = (
-            f"the configuration allows no more than {ceiling} (ceiling.max_devices): split the list"
-            if bound
-            else "raise limits.max_devices in the job or give --max-devices"
-        )
-        raise RefusedError(
-            f"{planned.record.job}: the list has {count} devices, max_devices is "
-            f"{limits.max_devices}: nothing was sent. If the list is right, {remedy}"
-        )
-    if limits.min_devices is not None and count < limits.min_devices:
-        raise RefusedError(
-            f"{planned.record.job}: the list has {count} devices, min_devices is "
-            f"{limits.min_devices}: nothing was sent. Is the inventory complete?"
-        )
 
 
 def _gateway_name(settings: Settings, rehearsal: Rehearsal | None) -> str:

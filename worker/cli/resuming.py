@@ -7,7 +7,7 @@ from itertools import chain
 
 from msgspec.structs import replace
 
-from worker.cli import asking, desk
+from worker.cli import asking, desk, guards
 from worker.cli.asked import (
     Ask,
     Done,
@@ -54,6 +54,7 @@ def resume(
             # The limit of the run has done its work: what is left is the rest of the plan.
             terms = replace(relimited(terms_of(record), ask, settings), limit=ask.limit)
             _check_resumable(record, max_age, office)
+            guards.check(record, terms, settings)
             left = what_is_left(office.store, record, None, kinds, assume_sent=assume_sent)
             legs = what_is_left(office.store, record, terms.limit, kinds, assume_sent=assume_sent)
             until_ms = asking.until(ask.until, office.clock)
@@ -136,9 +137,7 @@ def _kinds(retry: str | None) -> tuple[OutcomeKind, ...]:
 
 
 def _check_resumable(record: RunRecord, max_age: str | None, office: Office) -> None:
-    if record.rehearsal is not None:
-        raise UsageError(f"run {record.run_id} was a rehearsal: rehearse it again")
-    office.settings.require_gateway().check_org(record.orgId)
+    guards.check_real(record)
     try:
         longest = parse_duration(max_age) if max_age else _MAX_AGE[record.scope]
     except ValueError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio
 from msgspec.structs import replace
 
-from worker.cli import asking, desk
-from worker.cli.asked import Ask, check_org
+from worker.cli import asking, desk, guards
+from worker.cli.asked import Ask
 from worker.cli.engine import Engine, Work
 from worker.cli.lost_ledger import rescue
 from worker.cli.planning import Planned
@@ -36,6 +36,8 @@ def verify(run: str, ask: Ask) -> int:
     settings.require_gateway().credentials()
     with desk.office(settings) as office:
         record = office.store.resolve(run)
+        guards.check_real(record)
+        guards.check_org(record, settings)
         terms = terms_of(record)
         order = Order(record, terms, ())
         asking.say_where(office, order)
@@ -87,7 +89,7 @@ def _say_stop(stop: Stop) -> None:
 def preview(planned: Planned, office: Office) -> Findings:
     """What is cached now for the whole list: one search a device, believed at once."""
     order = Order(planned.record, planned.terms, ())
-    check_org(order, office.settings)
+    guards.check_org(planned.record, office.settings)
     asking.say_where(office, order)
     return look(order, office, began_ms=None, lookup=LookupRules(wait=0.0, tries=1))
 

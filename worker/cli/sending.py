@@ -8,19 +8,18 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from worker.cli import asking, desk
+from worker.cli import asking, desk, guards
 from worker.cli.asked import (
     Ask,
     Done,
     carry_out_asked,
-    check_org,
     done,
     open_all_reports,
     refused,
     relimited,
     report_specs,
 )
-from worker.cli.planning import Asked, Planned, check_caps, plan_job
+from worker.cli.planning import Asked, Planned, plan_job
 from worker.cli.rehearsal import rehearsal
 from worker.cli.searching import judge_preview, preview
 from worker.cli.series import Office, Order, Result, without_all
@@ -72,7 +71,7 @@ def plan(job: Path, ask: Ask, *, with_preview: bool) -> int:
 
 def _warn_of_caps(planned: Planned, office: Office) -> None:
     try:
-        check_caps(planned, office.settings)
+        guards.check_caps(planned.record, planned.terms, office.settings)
     except RefusedError as refusal:
         desk.say(f"warning: a run of this plan would be refused: {refusal}")
 
@@ -136,8 +135,7 @@ def _forget_unbegun(plans: Sequence[Planned], store: Store) -> None:
 def _one(order: Order, planned: Planned, office: Office, ask: Ask) -> Result:
     record = order.record
     try:
-        check_org(order, office.settings)
-        check_caps(planned, office.settings)
+        guards.check(record, order.terms, office.settings)
         asking.say_unfinished(office, record.job)
         with job_lock(office.ledger_url, record.job, record.run_id):
             if office.store.run(record.run_id).started_ms is not None:
