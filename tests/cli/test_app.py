@@ -8,10 +8,10 @@ import sys
 
 _BUGGY = r"""
 import sys
-from worker.cli import looking, main
+from worker.cli import history, main
 def broken(*_, **__):
     raise RuntimeError("canary \x1b[2J")
-looking.runs = broken
+history.runs = broken
 sys.argv = ["cancel-worker", "runs"]
 main()
 """

@@ -122,13 +122,14 @@ def test_every_line_fits(
 
 def test_some_of_them(store: Store, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """So many, of one job; that there are more is said beside the result."""
-    for number, job in enumerate("abab"):
-        begun(store, f"r{number}", 2, job)
-    for job, limit, ids, said in (
+    for number, name in enumerate("abab"):
+        begun(store, f"r{number}", 2, name)
+    asked: tuple[tuple[str | None, int, list[str], str], ...] = (
         (None, 20, ["r3", "r2", "r1", "r0"], ""),
         ("a", 20, ["r2", "r0"], ""),
         ("b", 1, ["r3"], "there are earlier runs: --limit 2 lists more of them\n"),
-    ):
+    )
+    for job, limit, ids, said in asked:
         history.runs(Common(ledger=url), job=job, limit=limit, as_json=False)
         lines, err = shown(capsys)
         assert ([line.split()[0] for line in lines[1:]], err) == (ids, said)
@@ -136,7 +137,8 @@ def test_some_of_them(store: Store, url: str, capsys: pytest.CaptureFixture[str]
 
 def test_no_runs(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An empty ledger is named: it may be the wrong one."""
-    for job, said in ((None, "no runs"), ("j", "no runs of job j")):
+    asked: tuple[tuple[str | None, str], ...] = ((None, "no runs"), ("j", "no runs of job j"))
+    for job, said in asked:
         history.runs(Common(ledger=url), job=job, limit=20, as_json=False)
         assert shown(capsys) == ([f"{said} in ledger {tmp_path}/ledger.db"], "")
     history.runs(Common(ledger=url), job=None, limit=20, as_json=True)

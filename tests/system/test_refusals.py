@@ -231,7 +231,9 @@ def test_whatever_sends_goes_through_the_same_guards(
     few = "min_devices" in said
     with stage(tmp_path, busy=0.5) as gateway:
         job = gateway.job("guarded", devices(5), limits="{min_devices: 6}" if few else "{}")
-        words = {"run": ["run", job], "run --plan": ["run", "--plan", "last"]}.get(command, [])
+        words: list[str | Path] = ["run", "--plan", "last"]
+        if command == "run":
+            words = ["run", job]
         if command != "run":
             assert gateway.command("plan", job).returncode == 0
         if command == "resume":
