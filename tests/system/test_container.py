@@ -175,7 +175,7 @@ async def test_sigterm_leaves_a_complete_ledger(tmp_path: Path, state: Path) -> 
     finally:
         store.close()
     assert record.end is not None
-    assert (record.state, record.end.exit_code, in_doubt) == ("finished", 143, [])
+    assert (record.state, record.end.exit_code, in_doubt) == ("stopped", 143, [])
     assert sum(counts.values()) == 600
     assert counts[OutcomeKind.NOT_ATTEMPTED] > 0
     assert "STOPPED BY SIGTERM" in out
