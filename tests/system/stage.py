@@ -114,7 +114,7 @@ class Stage:
             stdin=subprocess.DEVNULL,
         )
 
-    def run(self, *arguments: str | Path, **environment: str) -> tuple[int, dict[str, Any]]:
+    def run(self, *arguments: str | Path, **environment: str) -> tuple[int, Any]:
         """Run with `-o json`; the exit code and the document."""
         done = self.command(*arguments, "-o", "json", **environment)
         assert done.stdout, done.stderr
