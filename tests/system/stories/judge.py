@@ -483,7 +483,8 @@ class Judge:
         if verified is not None and verified["still_cached"]:
             return 4
         verify = self._verify_of(run.job)
-        if verified is None and verify in ("touched", "all") and rule is None:
+        unverified = verified is None or verified["unsearched"]
+        if unverified and verify in ("touched", "all") and rule is None:
             return 4
         return 3 if any(tally[kind] for kind in _NOT_DONE) else 0
 
