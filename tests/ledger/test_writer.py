@@ -11,7 +11,7 @@ import anyio
 import pytest
 from sqlalchemy import event
 
-from tests.ledger.plans import counted, devices, mark, outcome, plan, put_off, told
+from tests.ledger.plans import claim, counted, devices, mark, outcome, plan, put_off, told
 from tests.simulation.clock import VirtualClock
 from worker.errors import LedgerError
 from worker.ledger.entry import Conflict, Entry
@@ -311,6 +311,21 @@ async def test_a_claim_that_nobody_fetches(make: Callable[..., Writer], temporar
         writer.close()
     assert [doubt.ordinal for doubt in temporary.in_doubt("r1")] == [0, 1]
     assert list(temporary.deferred("r1")) == [2]
+
+
+async def test_a_doubt_that_nobody_fetches(make: Callable[..., Writer], temporary: Store) -> None:
+    """What an earlier pass may have sent stays in doubt: this one proved nothing of it."""
+    writer = make(2, concurrency=2, disk=Disk(seconds=1.0))
+    claim(temporary, 2)
+    writer.open_pass(2, (0, 1), in_doubt=True)
+    async with anyio.create_task_group() as group:
+        group.start_soon(writer.serve)
+        with anyio.move_on_after(0.5):
+            await writer.claim()
+        await anyio.sleep(1)
+        writer.close()
+    assert [doubt.ordinal for doubt in temporary.in_doubt("r1")] == [0, 1]
+    assert list(temporary.deferred("r1")) == []
 
 
 async def _later(scope: anyio.CancelScope) -> None:
