@@ -220,16 +220,20 @@ def test_last(store: Store) -> None:
 def test_plans_that_nobody_starts(store: Store) -> None:
     """A plan of 14 days that was never started goes when the next one is frozen."""
     day = 86_400_000
-    for run_id, at in (("old", 0), ("kept", 1), ("started", 0)):
+    for run_id, at in (("old", 0), ("kept", 1), ("started", 0), ("assumed", 0)):
         frozen(store, run_id, planned_ms=at)
     store.start("started", 1)
+    store.assume_sent("assumed")
     frozen(store, "day 13", planned_ms=13 * day)
-    assert [run.run_id for run in store.runs()] == ["day 13", "started", "kept", "old"]
+    all_of_them = ["assumed", "day 13", "kept", "old", "started"]
+    assert sorted(run.run_id for run in store.runs()) == all_of_them
     frozen(store, "day 14", planned_ms=14 * day)
-    assert [run.run_id for run in store.runs()] == ["day 14", "day 13", "started", "kept"]
+    left = ["assumed", "day 13", "day 14", "kept", "started"]
+    assert sorted(run.run_id for run in store.runs()) == left
+    assert len(store.in_doubt("assumed")) == 1
     raw = store._database.raw
     kept = [raw.execute(f"SELECT count(*) FROM {name}").fetchone() for name in ("target", "source")]
-    assert kept == [(4,), (4,)]
+    assert kept == [(5,), (5,)]
 
 
 @pytest.mark.parametrize(

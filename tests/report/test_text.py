@@ -108,6 +108,7 @@ def test_what_was_not_verified_says_so_and_retries_are_offered(record: RunRecord
         ),
         (Verified(0, 0, 0), "finished", None, "there was no target to search again"),
         (None, "finished", None, "not verified: the version that ran it kept no reason"),
+        (None, "stopped", None, "not verified: the version that ran it kept no reason"),
         (None, "interrupted", None, "not verified: the run was interrupted"),
         (None, "running", None, "not verified: the run has not ended"),
     ],

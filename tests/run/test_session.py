@@ -12,6 +12,7 @@ from tests.run.fake_gateway import (
     FORBIDDEN,
     NOT_FOUND,
     OK,
+    STALE_TOKEN,
     FakeGateway,
     Fate,
     lost,
@@ -747,6 +748,30 @@ async def test_a_search_that_is_refused_for_one_device() -> None:
     assert ending.findings.verified() == Verified(29, 0, 0, unsearched=1)
     assert ending.findings.why == "searches were refused (HTTP 403, code 99403: no Asset/Control)"
     assert ending.requests.search == 30
+
+
+async def test_searches_that_are_refused_for_a_part_of_the_list() -> None:
+    """A key that may not search some devices may search the others; nothing is waited for."""
+    clock = VirtualClock()
+    stage = Stage(60, clock=clock, rules=rules(concurrency=1))
+    stage.gateway.searches = {device(number): [DENIED] for number in range(10, 40)}
+    began = clock.monotonic()
+    ending = await stage.run(verify=True)
+    assert ending.findings is not None
+    assert ending.findings.verified() == Verified(30, 0, 0, unsearched=30)
+    assert ending.requests.search == 60
+    assert clock.monotonic() - began < PLENTY.cooldown
+
+
+async def test_a_token_that_is_turned_down_ends_a_verification() -> None:
+    """That is about the key, not the device: five searches in a row, each with its attempts."""
+    stage = Stage(60, rules=rules(concurrency=1))
+    weather = iter([OK] * 10)
+    stage.gateway.every_search = lambda: next(weather, STALE_TOKEN)
+    ending = await stage.run(verify=True)
+    assert ending.findings is not None
+    assert ending.findings.verified() == Verified(10, 0, 0, unsearched=50)
+    assert ending.requests.search == 10 + 5 * (1 + PLENTY.attempts)
 
 
 async def test_a_device_that_is_gone_has_nothing_cached() -> None:

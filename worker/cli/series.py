@@ -357,11 +357,9 @@ def _also_touched(store: Store, run_id: str) -> list[str]:
         f"by run {other.run_id} ({other.job})"
         for other in found.runs
     ]
-    if found.not_compared:
-        notes.append(
-            f"{found.not_compared} earlier runs of the last 48 h were not compared: "
-            "cancel-worker find deviceKey=…"
-        )
+    if left := found.not_compared:
+        runs = "1 earlier run" if left == 1 else f"{left} earlier runs"
+        notes.append(f"not compared with {runs} of the last 48 h: cancel-worker find deviceKey=…")
     return notes
 
 

@@ -229,7 +229,8 @@ def _write_head(connection: Connection, new: NewRun, files: Sequence[str]) -> in
 def forget_plans(connection: Connection, which: ColumnElement[bool]) -> None:
     """Remove such plans, with their lists; a run that was started stays on record."""
     run = tables.run.c
-    plans = select(run.run).where(run.finished_ms.is_(None), run.started_ms.is_(None), which)
+    # One whose devices were assumed to be called has begun, though no process of it has.
+    plans = select(run.run).where(run.first_started_ms.is_(None), run.started_ms.is_(None), which)
     for table in (target, tables.source, tables.run):
         connection.execute(delete(table).where(table.c.run.in_(plans)))
 

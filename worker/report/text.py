@@ -119,7 +119,7 @@ def count(summary: Summary, kind: OutcomeKind) -> int:
 
 def _no_reason(state: RunState) -> str:
     """Why there is no verification of a run that kept no reason."""
-    if state == "finished":
+    if state in ("finished", "stopped"):
         return "the version that ran it kept no reason"
     return "the run was interrupted" if state == "interrupted" else "the run has not ended"
 

@@ -29,6 +29,7 @@ from worker.model import (
     Verified,
     spelled,
 )
+from worker.run.auth import turned_down
 from worker.run.case import Case
 from worker.run.course import stay
 from worker.run.reconcile import Reconciler, SearchTrouble
@@ -40,8 +41,8 @@ from worker.run.words import in_words
 #: What `verify: touched` searches again.
 TOUCHED = frozenset({OutcomeKind.CANCELLED, OutcomeKind.CANCELLED_INCOMPLETE, OutcomeKind.UNKNOWN})
 
-_REFUSED_IN_A_ROW = 5  # searches without an answer between: the gateway refuses this key a search
-_FAILED_IN_A_ROW = 20  # likewise: the rest waits for the next pass
+_REFUSED = 5  # searches refused before any was answered: this key may not search
+_FAILED_IN_A_ROW = 20  # searches, over all targets: the rest waits for the next pass
 
 
 class Subject(Struct, frozen=True):
@@ -119,7 +120,9 @@ class Verifier:
         self._clock = clock
         self._concurrency = concurrency
         self._began = began
-        self._failed = self._refused = 0  # in a row, over all targets
+        self._failed = self._refused = 0  # searches in a row, over all targets
+        self._answered = False  # a search was
+        self._given_up = 0  # targets that another search would not change
         self._reasons: Counter[str] = Counter()  # of targets that are not searched any more
         self.misnamed: list[tuple[Target, Identity]] = []  # a reply named another device
 
@@ -136,7 +139,7 @@ class Verifier:
             if not await self._switch.sleep(wait):
                 break
             left = await self._pass(left, batches, findings)
-            if not findings.unsearched or self._is_refused:
+            if findings.unsearched == self._given_up or self._is_refused:
                 break
             wait = self._policy.rules.cooldown
         self._reasons.update(each.why for each in left if each.why)
@@ -181,7 +184,7 @@ class Verifier:
 
     @property
     def _is_refused(self) -> bool:
-        return self._refused >= _REFUSED_IN_A_ROW
+        return self._refused >= _REFUSED
 
     @property
     def _is_stuck(self) -> bool:
@@ -221,12 +224,14 @@ class Verifier:
         each.subject = Subject(target, case.told)
         if cached is SearchTrouble.OTHER_NAMES:
             self.misnamed.append((target, case.told))
+            self._given_up += 1
             return True
         if cached is SearchTrouble.DENIED and _is_absent(case):
             findings.absent += 1
             cached = []  # what does not exist has nothing cached
         if isinstance(cached, SearchTrouble):
             return self._is_in_vain(each, case, cached, findings)
+        self._answered = True
         self._failed = self._refused = each.failed = 0
         each.why = None
         return self._is_believed(each, cached, findings)
@@ -238,7 +243,9 @@ class Verifier:
         reply = case.unanswered
         said = trouble.value if reply is None else in_words(reply)
         if trouble is SearchTrouble.DENIED and isinstance(reply, Refused):
-            self._refused += 1
+            if not self._answered or turned_down(reply):  # else it is about this device
+                self._refused += 1
+            self._given_up += 1
             findings.refused = reply
             self._reasons[f"searches were refused ({said})"] += 1
             return True
